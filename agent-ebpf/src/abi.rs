@@ -1,0 +1,408 @@
+//! Wire types: what the kernel programs write and the agent reads, and the other way round.
+//!
+//! Every type is `repr(C)`, padded by hand and of an asserted size, so that both sides, built by
+//! different compilers for different targets, agree. Integers are in host byte order unless a name
+//! says otherwise. Times are nanoseconds of `CLOCK_MONOTONIC` (`bpf_ktime_get_ns`).
+
+/// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
+/// an agent never reads another version's bytes.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps and programs in the kernel object, once for both sides.
+pub mod names {
+    /// Hash: a pod's address to the pod's number.
+    pub const LOCALS: &str = "LOCALS";
+    /// Hash: a pod's number to its counters.
+    pub const PODS: &str = "PODS";
+    /// Hash: a port of a pod that counts.
+    pub const PORTS: &str = "PORTS";
+    /// Hash: hash of a request target that only health checks ask for.
+    pub const HEALTH_PATHS: &str = "HEALTH_PATHS";
+    /// Hash: the connection table.
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// LRU: handshakes that the pod has answered with a SYN+ACK.
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// LRU: the kubelet's own connections, by tuple.
+    pub const PROBES: &str = "PROBES";
+    /// Ring buffer of [`super::Edge`]s.
+    pub const EDGES: &str = "EDGES";
+    /// Array of one, pinned: how the hook programs behave.
+    pub const HOOK_CONFIG: &str = "HOOK_CONFIG";
+    /// Hash, pinned: a pod's address to how long its hook sleeps while nobody is home.
+    pub const HOOK_WAITS: &str = "HOOK_WAITS";
+    /// LRU, pinned: the 24 bits of a dial to the pod that was dialled.
+    pub const DIALS: &str = "DIALS";
+    /// LRU, pinned: sockets of the kubelet, by cookie, for [`PROBES`].
+    pub const KUBELET_SOCKETS: &str = "KUBELET_SOCKETS";
+    /// Array, pinned: counters of the hook programs.
+    pub const HOOK_COUNTS: &str = "HOOK_COUNTS";
+
+    /// TC ingress of a pod's link.
+    pub const OBSERVE_INGRESS: &str = "observe_ingress";
+    /// TC egress of a pod's link.
+    pub const OBSERVE_EGRESS: &str = "observe_egress";
+    /// `cgroup/connect4`.
+    pub const HOOK4: &str = "hook4";
+    /// `cgroup/connect6`.
+    pub const HOOK6: &str = "hook6";
+    /// `sock_ops` on the kubelet's cgroup.
+    pub const PROBE: &str = "probe";
+}
+
+/// `IPPROTO_TCP`.
+pub const TCP: u8 = 6;
+/// `IPPROTO_UDP`.
+pub const UDP: u8 = 17;
+
+/// An IPv6 address, or an IPv4 one as `::ffff:a.b.c.d`, in network byte order.
+pub type Address = [u8; 16];
+
+/// The wire's name for a connection or flow, as seen on a link of the pod.
+///
+/// Where the pod redirects, the socket has another local port; [`Connection::cookie`] tells.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The pod's number, as in [`names::LOCALS`].
+    pub pod: u32,
+    /// The pod's port on the wire.
+    pub local_port: u16,
+    /// The peer's port.
+    pub peer_port: u16,
+    /// The pod's address.
+    pub local: Address,
+    /// The peer's address.
+    pub peer: Address,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// What the packets of one connection have shown, updated in place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// The socket's cookie, as sock_diag names it; 0 until a packet of the socket left the pod.
+    pub cookie: u64,
+    /// When the entry was made.
+    pub first_seen: u64,
+    /// Last inbound payload, 0 for none.
+    pub last_in: u64,
+    /// Last outbound payload, 0 for none.
+    pub last_out: u64,
+    /// Last packet of any kind.
+    pub last_packet: u64,
+    /// Inbound payload, bytes.
+    pub bytes_in: u64,
+    /// Outbound payload, bytes.
+    pub bytes_out: u64,
+    /// Sequence number behind the last inbound payload.
+    pub in_end: u32,
+    /// Sequence number behind the last outbound payload (a FIN not counted).
+    pub out_end: u32,
+    /// Highest acknowledgement of the peer.
+    pub out_acked: u32,
+    /// Sequence number behind the response in progress, where [`flag::RESPONSE_LENGTH`] is set.
+    pub response_end: u32,
+    /// Sequence number behind the peer's FIN, where [`flag::FIN_IN`] is set.
+    pub fin_in: u32,
+    /// Sequence number behind the pod's FIN, where [`flag::FIN_OUT`] is set.
+    pub fin_out: u32,
+    /// Complete exchanges: a turn from inbound payload to outbound payload.
+    pub exchanges: u32,
+    /// HTTP/2 streams opened by the peer and not ended, where [`flag::H2_FOLLOWED`] is set.
+    pub streams: u32,
+    /// HTTP/2: sequence number of the next inbound frame header.
+    pub h2_next_in: u32,
+    /// HTTP/2: sequence number of the next outbound frame header.
+    pub h2_next_out: u32,
+    /// [`flag`]s.
+    pub flags: u32,
+    /// The socket's own local port, 0 until known.
+    pub socket_port: u16,
+    /// A [`protocol`].
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// Bits of [`Connection::flags`].
+pub mod flag {
+    /// The handshake was seen: the connection is newer than the attach.
+    pub const NEW: u32 = 1 << 0;
+    /// Inbound payload was seen; `in_end` is valid.
+    pub const IN: u32 = 1 << 1;
+    /// Outbound payload was seen; `out_end` is valid.
+    pub const OUT: u32 = 1 << 2;
+    /// `out_acked` is valid.
+    pub const ACKED: u32 = 1 << 3;
+    /// The last payload was inbound: a request waits for its answer.
+    pub const WAITING: u32 = 1 << 4;
+    /// The peer's FIN was seen.
+    pub const FIN_IN: u32 = 1 << 5;
+    /// The pod's FIN was seen.
+    pub const FIN_OUT: u32 = 1 << 6;
+    /// The peer's FIN was acknowledged by the pod.
+    pub const FIN_IN_ACKED: u32 = 1 << 7;
+    /// A reset came in. Anybody can forge one: a reason to look, not a removal.
+    pub const RESET_IN: u32 = 1 << 8;
+    /// The request in progress is a HEAD: its response has no body.
+    pub const HEAD: u32 = 1 << 9;
+    /// The response in progress has a known end, `response_end`.
+    pub const RESPONSE_LENGTH: u32 = 1 << 10;
+    /// The response in progress is chunked and its last chunk has not been seen.
+    pub const RESPONSE_CHUNKED: u32 = 1 << 11;
+    /// The response in progress ends with the connection.
+    pub const RESPONSE_UNTIL_CLOSE: u32 = 1 << 12;
+    /// An HTTP message boundary was seen: `protocol` is what the packets say, not the port.
+    pub const BOUNDARY: u32 = 1 << 13;
+    /// The connection became something else (status 101, CONNECT): every open one counts.
+    pub const UPGRADED: u32 = 1 << 14;
+    /// HTTP/2 frames are followed in both directions; `streams` is valid.
+    pub const H2_FOLLOWED: u32 = 1 << 15;
+    /// Everything asked for so far was for a health check.
+    pub const HEALTH_ONLY: u32 = 1 << 16;
+    /// Counted in [`super::Pod::new_connections`].
+    pub const COUNTED: u32 = 1 << 17;
+    /// Payload was seen that is in the middle of a message: no boundary known yet.
+    pub const MIDWAY: u32 = 1 << 18;
+}
+
+/// What a connection speaks, as far as the drain decision cares.
+pub mod protocol {
+    /// Nothing known: every open connection counts, its silence is not idleness.
+    pub const UNKNOWN: u8 = 0;
+    /// Request and response, one at a time (HTTP/1.0, HTTP/1.1).
+    pub const HTTP1: u8 = 1;
+    /// HTTP/2 with prior knowledge, gRPC.
+    pub const HTTP2: u8 = 2;
+    /// HTTP by the port's name, the version not seen yet.
+    pub const HTTP: u8 = 3;
+}
+
+/// A pod's counters. Written by the kernel but for `armed`, `flags`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// TCP entries in the table.
+    pub open: u64,
+    /// UDP entries in the table.
+    pub flows: u64,
+    /// Packets seen on ingress, of any kind.
+    pub packets_in: u64,
+    /// Packets seen on egress, of any kind.
+    pub packets_out: u64,
+    /// Last payload in either direction.
+    pub last_payload: u64,
+    /// Last new connection that carried a request other than a health check's.
+    pub last_new: u64,
+    /// How many of those.
+    pub new_connections: u64,
+    /// New connections that only checked health.
+    pub health_connections: u64,
+    /// Last inbound datagram of a port that counts.
+    pub last_datagram: u64,
+    /// Connections that found no place in the table: the view is incomplete.
+    pub refused: u64,
+    /// Packets that could not be parsed.
+    pub unparsed: u64,
+    /// Edge events that found no place in the ring.
+    pub edges_lost: u64,
+    /// 1: the next removal sends an [`Edge`] and disarms. The agent sets it.
+    pub armed: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// A port of a pod that counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PortKey {
+    /// The pod's number.
+    pub pod: u32,
+    /// The wire port.
+    pub port: u16,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// What is known of a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// A [`protocol`].
+    pub protocol: u8,
+    /// 1: new connections to it keep the pod unsettled.
+    pub settles: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// A handshake answered by the pod, until the peer's ACK proves that it is not forged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// When the SYN+ACK left.
+    pub at: u64,
+    /// The pod's initial sequence number.
+    pub isn: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// A connection of the kubelet, as TC will see it come in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProbeKey {
+    /// The pod's address.
+    pub local: Address,
+    /// The kubelet's address.
+    pub peer: Address,
+    /// The pod's port.
+    pub local_port: u16,
+    /// The kubelet's port.
+    pub peer_port: u16,
+}
+
+/// "Look now": the one thing the kernel tells without being asked.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// When.
+    pub at: u64,
+    /// The pod's number.
+    pub pod: u32,
+    /// An [`edge`].
+    pub kind: u32,
+}
+
+/// Kinds of [`Edge`].
+pub mod edge {
+    /// The pod's last open connection was removed.
+    pub const NOTHING_OPEN: u32 = 1;
+    /// A connection was removed while the pod was armed.
+    pub const REMOVED: u32 = 2;
+    /// Somebody sent a reset: look whether a socket is gone. Only while armed.
+    pub const LOOK: u32 = 3;
+}
+
+/// How the hook programs behave. Written by the agent, read at every call; all zero: inert.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookConfig {
+    /// Cookie of the node's network namespace: other namespaces' calls pass untouched.
+    pub netns_cookie: u64,
+    /// The kubelet's cgroup (v2) id, or 0 for any.
+    pub cgroup: u64,
+    /// The kubelet's process name, NUL-padded, or empty for any.
+    pub comm: [u8; 16],
+    /// The hook's port. 0: inert.
+    pub port: u16,
+    /// Zero.
+    pub pad: u16,
+    /// `SO_MARK` of the agent's listener: a listener without it is a squatter, not the agent.
+    pub mark: u32,
+    /// How long the hook of an unknown pod sleeps while nobody is home, milliseconds.
+    pub unknown_wait_ms: u32,
+    /// Zero.
+    pub pad2: u32,
+}
+
+/// What is known of a pod's hook while nobody is home.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookWait {
+    /// How long the hook sleeps, milliseconds.
+    pub wait_ms: u32,
+    /// 1: the pod itself listens on the hook's port; its hook is not ours.
+    pub pass_through: u32,
+}
+
+/// Which pod a dial to `127.x.y.z` or `240.x.y.z` was meant for; the key is `xyz`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dial {
+    /// The address that the kubelet dialled.
+    pub pod: Address,
+}
+
+/// Indices of [`names::HOOK_COUNTS`], an array of `u64`.
+pub mod hook_count {
+    /// Calls sent to the agent.
+    pub const HOME: u32 = 0;
+    /// Calls that found nobody home and sleep.
+    pub const NOBODY_HOME: u32 = 1;
+    /// Calls passed through because the pod listens on the port itself.
+    pub const PASSED_THROUGH: u32 = 2;
+    /// Calls of somebody who is not the kubelet, left alone.
+    pub const NOT_THE_KUBELET: u32 = 3;
+    /// Calls whose 24 bits were all taken by other pods.
+    pub const NO_NAME: u32 = 4;
+    /// Length of the array.
+    pub const LEN: u32 = 8;
+}
+
+/// FNV-1a, 32 bits, over the path of a request target: how [`names::HEALTH_PATHS`] is keyed.
+///
+/// The kernel hashes at most [`HEALTH_PATH_MAX`] bytes, up to `?`, `#`, a space or a line end.
+pub const fn path_hash(path: &[u8]) -> u32 {
+    let mut hash = FNV_OFFSET;
+    let mut i = 0;
+    while i < path.len() && i < HEALTH_PATH_MAX {
+        hash = path_hash_step(hash, path[i]);
+        i += 1;
+    }
+    hash
+}
+
+/// Start value of [`path_hash`].
+pub const FNV_OFFSET: u32 = 0x811c_9dc5;
+/// Longest path that is looked at, bytes.
+pub const HEALTH_PATH_MAX: usize = 48;
+
+/// One step of [`path_hash`].
+#[inline(always)]
+pub const fn path_hash_step(hash: u32, byte: u8) -> u32 {
+    (hash ^ byte as u32).wrapping_mul(0x0100_0193)
+}
+
+const _: () = {
+    assert!(size_of::<FlowKey>() == 44);
+    assert!(size_of::<Connection>() == 104);
+    assert!(size_of::<Pod>() == 104);
+    assert!(size_of::<PortKey>() == 8);
+    assert!(size_of::<Port>() == 4);
+    assert!(size_of::<Handshake>() == 16);
+    assert!(size_of::<ProbeKey>() == 36);
+    assert!(size_of::<Edge>() == 16);
+    assert!(size_of::<HookConfig>() == 48);
+    assert!(size_of::<HookWait>() == 8);
+    assert!(size_of::<Dial>() == 16);
+};
+
+#[cfg(feature = "user")]
+mod user {
+    macro_rules! pod {
+        ($($t:ty),+) => { $(
+            // SAFETY: `repr(C)`, integers and arrays of integers only, no implicit padding (sizes
+            // asserted above): every bit pattern is valid.
+            unsafe impl aya::Pod for $t {}
+        )+ };
+    }
+    pod!(
+        super::FlowKey,
+        super::Connection,
+        super::Pod,
+        super::PortKey,
+        super::Port,
+        super::Handshake,
+        super::ProbeKey,
+        super::Edge,
+        super::HookConfig,
+        super::HookWait,
+        super::Dial
+    );
+}

@@ -1,0 +1,6 @@
+//! The contract between the kernel programs and the agent, and their pure parts.
+//!
+//! `no_std`, without any dependency, so that the same code runs in the kernel and in tests on the host.
+#![no_std]
+
+pub mod abi;
