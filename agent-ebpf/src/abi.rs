@@ -18,6 +18,8 @@ pub mod names {
     pub const PORTS: &str = "PORTS";
     /// Hash: hash of a request target that only health checks ask for.
     pub const HEALTH_PATHS: &str = "HEALTH_PATHS";
+    /// Longest-prefix trie: sources whose new connections do not keep a pod unsettled.
+    pub const IGNORED_SOURCES: &str = "IGNORED_SOURCES";
     /// Hash: the connection table.
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// LRU: handshakes that the pod has answered with a SYN+ACK.
@@ -41,6 +43,8 @@ pub mod names {
     pub const OBSERVE_INGRESS: &str = "observe_ingress";
     /// TC egress of a pod's link.
     pub const OBSERVE_EGRESS: &str = "observe_egress";
+    /// Takes a stale entry out of the table; run by the agent with `BPF_PROG_TEST_RUN`.
+    pub const REMOVE_STALE: &str = "remove_stale";
     /// `cgroup/connect4`.
     pub const HOOK4: &str = "hook4";
     /// `cgroup/connect6`.
@@ -215,6 +219,20 @@ pub struct Pod {
     pub pad: u32,
 }
 
+/// An entry that a dump has proved gone, for the program [`names::REMOVE_STALE`].
+///
+/// The agent cannot take an entry out by itself: the pod's count has to follow in the same step.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// Which entry.
+    pub key: FlowKey,
+    /// Zero.
+    pub pad: u32,
+    /// Its `last_packet`, as the agent read it: an entry that has moved since stays.
+    pub last_packet: u64,
+}
+
 /// A port of a pod that counts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -287,6 +305,16 @@ pub mod edge {
     pub const REMOVED: u32 = 2;
     /// Somebody sent a reset: look whether a socket is gone. Only while armed.
     pub const LOOK: u32 = 3;
+}
+
+/// A path of a pod that only health checks ask for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HealthPath {
+    /// The pod's number.
+    pub pod: u32,
+    /// [`path_hash`] of the path.
+    pub hash: u32,
 }
 
 /// How the hook programs behave. Written by the agent, read at every call; all zero: inert.
@@ -373,11 +401,13 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<Connection>() == 104);
     assert!(size_of::<Pod>() == 104);
+    assert!(size_of::<Stale>() == 56);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<Port>() == 4);
     assert!(size_of::<Handshake>() == 16);
     assert!(size_of::<ProbeKey>() == 36);
     assert!(size_of::<Edge>() == 16);
+    assert!(size_of::<HealthPath>() == 8);
     assert!(size_of::<HookConfig>() == 48);
     assert!(size_of::<HookWait>() == 8);
     assert!(size_of::<Dial>() == 16);
@@ -396,11 +426,13 @@ mod user {
         super::FlowKey,
         super::Connection,
         super::Pod,
+        super::Stale,
         super::PortKey,
         super::Port,
         super::Handshake,
         super::ProbeKey,
         super::Edge,
+        super::HealthPath,
         super::HookConfig,
         super::HookWait,
         super::Dial
