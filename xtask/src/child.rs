@@ -1,0 +1,137 @@
+//! Running other programs: bounded in time, watched, and free of our own cargo's environment.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Variables by which the network and the registry are reached: these an inner cargo needs too.
+const KEPT: [&str; 7] = [
+    "CARGO_HOME",
+    "CARGO_HTTP_",
+    "CARGO_NET_",
+    "CARGO_REGISTR",
+    "CARGO_SOURCE_",
+    "CARGO_TERM_",
+    "CARGO_BUILD_JOBS",
+];
+
+/// Removes what the outer cargo and rustup set, and what the user set for the host's compiler.
+///
+/// With `RUSTUP_TOOLCHAIN`, `RUSTC`, `RUSTFLAGS` or the compiler's libraries inherited, the build for
+/// the kernel would use the wrong compiler, or the right one with the wrong flags.
+pub(crate) fn without_our_cargo(command: &mut Command) -> &mut Command {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let cargos = text.starts_with("CARGO") && !KEPT.iter().any(|k| text.starts_with(k));
+        let compilers = ["RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "RUST_RECURSION_COUNT"]
+            .iter()
+            .any(|k| text.starts_with(k));
+        if cargos || compilers {
+            command.env_remove(&name);
+        }
+    }
+    if let Some(path) = env::var_os("LD_LIBRARY_PATH") {
+        let theirs: Vec<PathBuf> = env::split_paths(&path).filter(|p| !is_cargos(p)).collect();
+        match env::join_paths(&theirs) {
+            Ok(path) if !theirs.is_empty() => command.env("LD_LIBRARY_PATH", path),
+            _ => command.env_remove("LD_LIBRARY_PATH"),
+        };
+    }
+    command
+}
+
+/// `cargo run` puts the target directory and the compiler's own libraries into the search path.
+fn is_cargos(path: &std::path::Path) -> bool {
+    let text = path.to_string_lossy();
+    text.contains("/toolchains/") || text.contains("/rustlib/") || text.contains("/target/")
+}
+
+/// Runs to success, or fails with the command and how it ended.
+pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<()> {
+    let status = run_for(command, limit)?;
+    ensure!(status.success(), "`{}` failed ({status})", shown(command));
+    Ok(())
+}
+
+/// Runs to its end; after `limit` it is told to end, and five seconds later it is ended.
+pub(crate) fn run_for(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
+    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
+    wait(&mut child, limit)?
+        .with_context(|| format!("`{}` took longer than {} s and was ended", shown(command), limit.as_secs()))
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(2);
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+    // By `kill`, not by the handle: SIGTERM lets sudo pass it on and fixtures clean up.
+    for (signal, patience) in [("TERM", 5), ("KILL", 1)] {
+        let end = ["-s", signal, &child.id().to_string()];
+        if !Command::new("kill").args(end).stderr(Stdio::null()).status()?.success() {
+            crate::root::command("kill", false).args(end).stderr(Stdio::null()).status()?;
+        }
+        let until = Instant::now() + Duration::from_secs(patience);
+        while Instant::now() < until {
+            if child.try_wait()?.is_some() {
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    bail!("process {} cannot be ended", child.id())
+}
+
+/// Runs with its standard error both shown as it comes and returned.
+pub(crate) fn run_watched(command: &mut Command) -> Result<(ExitStatus, String)> {
+    let mut child =
+        command.stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
+    let mut seen = String::new();
+    let mut reader = BufReader::new(child.stderr.take().context("standard error is piped")?);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        std::io::stderr().write_all(&line)?;
+        seen += &String::from_utf8_lossy(&line);
+        line.clear();
+    }
+    Ok((child.wait()?, seen))
+}
+
+/// Standard output of a short question to a program, or nothing if it cannot answer.
+pub(crate) fn answer(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The first of the programs of this name on the search path.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    // Not every user's path holds the folders where iproute2 and its like live.
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// For cargo's `--color`: our pipe hides the terminal from it.
+pub(crate) fn colour() -> &'static str {
+    if std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none() { "always" } else { "never" }
+}
+
+/// A command as one would type it.
+fn shown(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
