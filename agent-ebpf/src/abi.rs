@@ -43,8 +43,9 @@ pub mod names {
     pub const OBSERVE_INGRESS: &str = "observe_ingress";
     /// TC egress of a pod's link.
     pub const OBSERVE_EGRESS: &str = "observe_egress";
-    /// Takes a stale entry out of the table; run by the agent with `BPF_PROG_TEST_RUN`.
-    pub const REMOVE_STALE: &str = "remove_stale";
+    /// Does what the agent cannot do to a map that the kernel counts in: a [`super::Command`], run with
+    /// `BPF_PROG_TEST_RUN`.
+    pub const COMMAND: &str = "command";
     /// `cgroup/connect4`.
     pub const HOOK4: &str = "hook4";
     /// `cgroup/connect6`.
@@ -185,7 +186,7 @@ pub mod protocol {
     pub const HTTP: u8 = 3;
 }
 
-/// A pod's counters. Written by the kernel but for `armed`, `flags`.
+/// A pod's counters. Written by the kernel alone, see [`Command`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
@@ -213,24 +214,33 @@ pub struct Pod {
     pub unparsed: u64,
     /// Edge events that found no place in the ring.
     pub edges_lost: u64,
-    /// 1: the next removal sends an [`Edge`] and disarms. The agent sets it.
+    /// 1: the next removal sends an [`Edge`] and disarms. Set by [`command::ARM`].
     pub armed: u32,
     /// Zero.
     pub pad: u32,
 }
 
-/// An entry that a dump has proved gone, for the program [`names::REMOVE_STALE`].
+/// What the agent asks of the program [`names::COMMAND`], behind an Ethernet header.
 ///
-/// The agent cannot take an entry out by itself: the pod's count has to follow in the same step.
+/// The agent cannot do these by itself: a count has to follow in the same step, or counts that the
+/// kernel is adding to meanwhile stand in the same value.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stale {
-    /// Which entry.
+pub struct Command {
+    /// Which entry; for [`command::ARM`] only its pod.
     pub key: FlowKey,
-    /// Zero.
-    pub pad: u32,
-    /// Its `last_packet`, as the agent read it: an entry that has moved since stays.
+    /// A [`command`].
+    pub kind: u32,
+    /// The entry's `last_packet`, as the agent read it: an entry that has moved since stays.
     pub last_packet: u64,
+}
+
+/// Kinds of [`Command`].
+pub mod command {
+    /// Take an entry out of the table that a dump has proved gone. Returns 1 where it did.
+    pub const REMOVE: u32 = 0;
+    /// Send one [`super::Edge`] at the pod's next removal.
+    pub const ARM: u32 = 1;
 }
 
 /// A port of a pod that counts.
@@ -401,7 +411,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<Connection>() == 104);
     assert!(size_of::<Pod>() == 104);
-    assert!(size_of::<Stale>() == 56);
+    assert!(size_of::<Command>() == 56);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<Port>() == 4);
     assert!(size_of::<Handshake>() == 16);
@@ -426,7 +436,7 @@ mod user {
         super::FlowKey,
         super::Connection,
         super::Pod,
-        super::Stale,
+        super::Command,
         super::PortKey,
         super::Port,
         super::Handshake,

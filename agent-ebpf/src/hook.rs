@@ -7,6 +7,8 @@
 //!
 //! Every other call, of anybody, passes untouched.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, bpf_sock_addr, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1},
     helpers::generated as helpers,
@@ -23,6 +25,7 @@ use crate::maps::{DIALS, HOOK_CONFIG, HOOK_COUNTS, HOOK_WAITS, KUBELET_SOCKETS, 
 /// The call goes on.
 const PASS: i32 = 1;
 const SOCK_STREAM: u32 = 1;
+const AF_INET: u32 = 2;
 const SOL_SOCKET: i32 = 1;
 const SO_BINDTODEVICE: i32 = 25;
 const IPPROTO_TCP: i32 = 6;
@@ -60,7 +63,7 @@ pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
     if let Some(to) = redirect(ctx, config, mapped(bytes)) {
         let to = core::hint::black_box(to.to_be());
         // SAFETY: a context field that this program type may write, whole.
-        unsafe { core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip4, to) };
+        unsafe { write_volatile(&raw mut (*ctx.sock_addr).user_ip4, to) };
     }
     PASS
 }
@@ -70,42 +73,29 @@ pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
 pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
     let Some(config) = ours(ctx) else { return PASS };
     let a = ctx.sock_addr;
-    // SAFETY: context fields, read one by one as the verifier wants it.
-    let words = unsafe {
-        [
-            core::ptr::read_volatile(&raw const (*a).user_ip6[0]),
-            core::ptr::read_volatile(&raw const (*a).user_ip6[1]),
-            core::ptr::read_volatile(&raw const (*a).user_ip6[2]),
-            core::ptr::read_volatile(&raw const (*a).user_ip6[3]),
-        ]
-    };
-    let last = words[3].to_ne_bytes();
-    let v4 = words[0] == 0 && words[1] == 0 && words[2] == 0xffffu32.to_be();
-    let loopback = words[0] == 0 && words[1] == 0 && words[2] == 0 && u32::from_be(words[3]) <= 1;
-    if loopback || v4 && last[0] == 127 {
+    // SAFETY: the address that is dialled.
+    let pod = unsafe { words(&raw const (*a).user_ip6) };
+    let v4 = word(&pod, 0) == 0 && word(&pod, 4) == 0 && word(&pod, 8) == 0xffff;
+    let loopback = word(&pod, 0) == 0 && word(&pod, 4) == 0 && word(&pod, 8) == 0 && word(&pod, 12) <= 1;
+    if loopback || v4 && pod[12] == 127 {
         return PASS;
-    }
-    let mut pod: Address = [0; 16];
-    let mut i = 0;
-    while i < 4 {
-        let b = words[i].to_ne_bytes();
-        pod[i * 4] = b[0];
-        pod[i * 4 + 1] = b[1];
-        pod[i * 4 + 2] = b[2];
-        pod[i * 4 + 3] = b[3];
-        i += 1;
     }
     if let Some(to) = redirect(ctx, config, pod) {
         let to = core::hint::black_box(to.to_be());
         // SAFETY: context fields that this program type may write, whole.
         unsafe {
-            core::ptr::write_volatile(&raw mut (*a).user_ip6[0], 0);
-            core::ptr::write_volatile(&raw mut (*a).user_ip6[1], 0);
-            core::ptr::write_volatile(&raw mut (*a).user_ip6[2], 0xffffu32.to_be());
-            core::ptr::write_volatile(&raw mut (*a).user_ip6[3], to);
+            write_volatile(&raw mut (*a).user_ip6[0], 0);
+            write_volatile(&raw mut (*a).user_ip6[1], 0);
+            write_volatile(&raw mut (*a).user_ip6[2], 0xffffu32.to_be());
+            write_volatile(&raw mut (*a).user_ip6[3], to);
         }
     }
     PASS
+}
+
+#[inline(always)]
+fn word(a: &Address, at: usize) -> u32 {
+    u32::from_be_bytes([a[at], a[at + 1], a[at + 2], a[at + 3]])
 }
 
 /// Is this a call of the kubelet to the hook's port? Notes the kubelet's other calls for [`probe`].
@@ -244,10 +234,21 @@ pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
     if KUBELET_SOCKETS.get_ptr(&cookie).is_none() {
         return 0;
     }
-    let (local, peer) = if ctx.family() == 2 {
-        (mapped(ctx.remote_ip4().to_ne_bytes()), mapped(ctx.local_ip4().to_ne_bytes()))
+    let o = ctx.ops;
+    // SAFETY: context fields. Both families' are read whatever the family: a choice between two
+    // pointers into the context is refused by the verifier, a choice between two values is not.
+    let (local4, peer4, local6, peer6) = unsafe {
+        (
+            read_volatile(&raw const (*o).remote_ip4),
+            read_volatile(&raw const (*o).local_ip4),
+            words(&raw const (*o).remote_ip6),
+            words(&raw const (*o).local_ip6),
+        )
+    };
+    let (local, peer) = if ctx.family() == AF_INET {
+        (mapped(local4.to_ne_bytes()), mapped(peer4.to_ne_bytes()))
     } else {
-        (address(ctx.remote_ip6()), address(ctx.local_ip6()))
+        (local6, peer6)
     };
     let key = ProbeKey {
         local,
@@ -259,8 +260,22 @@ pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
     0
 }
 
+/// An IPv6 address of a context, read word by word as the verifier wants it.
+///
+/// # Safety
+///
+/// `p` points to such a field of the program's context.
 #[inline(always)]
-fn address(words: [u32; 4]) -> Address {
+unsafe fn words(p: *const [u32; 4]) -> Address {
+    // SAFETY: the caller's promise.
+    let words = unsafe {
+        [
+            read_volatile(&raw const (*p)[0]),
+            read_volatile(&raw const (*p)[1]),
+            read_volatile(&raw const (*p)[2]),
+            read_volatile(&raw const (*p)[3]),
+        ]
+    };
     let mut a = [0; 16];
     let mut i = 0;
     while i < 4 {

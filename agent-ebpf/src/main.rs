@@ -15,6 +15,7 @@ mod maps;
 mod observe;
 
 #[cfg(target_arch = "bpf")]
+#[expect(unreachable_pub, reason = "the macros export them by section")]
 mod programs {
     use aya_ebpf::{
         macros::{cgroup_sock_addr, classifier, sock_ops},
@@ -34,10 +35,9 @@ mod programs {
         observe::observe(&ctx, Direction::Out)
     }
 
-    /// Run by the agent, with an [`lastcall_ebpf::abi::Stale`] behind an Ethernet header.
     #[classifier]
-    pub fn remove_stale(ctx: TcContext) -> i32 {
-        observe::remove_stale(&ctx)
+    pub fn command(ctx: TcContext) -> i32 {
+        observe::command(&ctx)
     }
 
     #[cgroup_sock_addr(connect4)]

@@ -12,7 +12,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use lastcall_ebpf::{
     abi::{
-        Address, Connection, Edge, FlowKey, Handshake, HealthPath, Pod, PortKey, ProbeKey, Stale, TCP, UDP, edge,
+        Address, Command, Connection, Edge, FlowKey, Handshake, HealthPath, Pod, PortKey, ProbeKey, TCP, UDP, command, edge,
         flag,
     },
     flow::{self, Bytes, Kind, Packet},
@@ -421,27 +421,32 @@ fn scan_head(skb: Skb, run: &mut Scratch) {
         return;
     }
     for i in 0..RESPONSE_PEEK {
-        if i >= len as usize || run.scan.body != 0 {
+        if i >= len as usize || run.scan.ended() {
             break;
         }
         run.scan.step(run.response[i]);
     }
 }
 
-/// Takes out what the agent has proved gone, unless it has moved since. 1 where it did.
+/// What the agent asks for. 1 where it was done.
 #[inline(always)]
-pub(crate) fn remove_stale(ctx: &TcContext) -> i32 {
+pub(crate) fn command(ctx: &TcContext) -> i32 {
     let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };
-    let Ok(stale) = ctx.load::<Stale>(ETHERNET as usize) else { return 0 };
-    run.key = stale.key;
+    let Ok(asked) = ctx.load::<Command>(ETHERNET as usize) else { return 0 };
+    run.key = asked.key;
+    let Some(pod) = PODS.get_ptr_mut(&run.key.pod) else { return 0 };
+    if asked.kind == command::ARM {
+        // SAFETY: `pod` was just looked up.
+        unsafe { core::ptr::write_volatile(&raw mut (*pod).armed, 1) };
+        return 1;
+    }
     let entry = find(run);
     // SAFETY: read only where it is not null; eight bytes, read whole.
-    if entry.is_null() || unsafe { (*entry).last_packet } != stale.last_packet {
+    if entry.is_null() || unsafe { (*entry).last_packet } != asked.last_packet {
         return 0;
     }
-    let Some(pod) = PODS.get_ptr_mut(&run.key.pod) else { return 0 };
     if run.key.protocol == UDP {
         if CONNECTIONS.remove(&run.key).is_ok() {
             count!(pod, flows, 1u64.wrapping_neg());
