@@ -5,12 +5,14 @@
 
 use std::{collections::HashSet, sync::Mutex};
 
+use serde::{Deserialize, Serialize};
+
 /// Makes an enum whose values are a label's, and lists them all for the catalogue.
 macro_rules! label {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $variant),+ }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$doc])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {
             /// Every value, as it is written.
@@ -47,18 +49,18 @@ label! {
 }
 
 label! {
-    /// Where a connection of a draining pod stands.
+    /// Where a connection of a draining pod stands, the most pressing first.
     ConnectionState {
         /// A request without its complete answer, or one that must be taken for that.
         InFlight = "in_flight",
-        /// Open, and not in flight.
-        Idle = "idle",
+        /// Older than the drain, nothing certain known yet.
+        Doubt = "doubt",
         /// Being closed, with data still on its way.
         Closing = "closing",
         /// Its client is gone without a word.
         Vanished = "vanished",
-        /// Older than the drain, nothing certain known yet.
-        Doubt = "doubt",
+        /// Open, and not in flight.
+        Idle = "idle",
     }
 }
 

@@ -5,9 +5,16 @@
 //! `status`, `connections` and `doctor` commands.
 
 pub mod catalogue;
+pub mod client;
 pub mod labels;
 pub mod metrics;
+pub mod ready;
+pub mod render;
 pub mod scrape;
+pub mod serve;
+pub mod show;
+pub mod status;
+mod table;
 
 #[cfg(test)]
 mod metrics_tests;
