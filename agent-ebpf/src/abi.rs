@@ -210,8 +210,8 @@ pub struct Pod {
     pub last_datagram: u64,
     /// Connections that found no place in the table: the view is incomplete.
     pub refused: u64,
-    /// Packets that could not be parsed.
-    pub unparsed: u64,
+    /// Connections that the pod ended, by FIN or RST, with a request or a response unfinished.
+    pub cut: u64,
     /// Edge events that found no place in the ring.
     pub edges_lost: u64,
     /// 1: the next removal sends an [`Edge`] and disarms. Set by [`command::ARM`].

@@ -268,6 +268,9 @@ pub fn status(b: &[u8; 12]) -> Option<Status> {
     Some(Status { code, http10: b[7] == b'0' })
 }
 
+/// Bits of a request without its complete answer, as far as the packets tell.
+pub const UNFINISHED: u32 = flag::WAITING | flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED;
+
 const RESPONSE: u32 = flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED | flag::RESPONSE_UNTIL_CLOSE;
 
 /// A response begins with this outbound segment, which starts at `sequence`.

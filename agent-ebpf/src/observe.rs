@@ -163,6 +163,9 @@ fn segment(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod, now
         flags: run.packet.flags,
         payload: run.packet.payload,
     };
+    let leaves = matches!(direction, Direction::Out)
+        && s.flags & (tcp::FIN | tcp::RST) != 0
+        && c.flags & flag::FIN_OUT == 0;
     let effect = tcp::advance(c, direction, &s);
     if effect.advanced {
         // SAFETY: `pod` was looked up in this run.
@@ -175,6 +178,9 @@ fn segment(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod, now
             }
             Direction::Out => response(skb, run, c),
         }
+    }
+    if leaves && c.flags & http::UNFINISHED != 0 {
+        count!(pod, cut, 1);
     }
     if effect.ended {
         remove(run, pod, now);

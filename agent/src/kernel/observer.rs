@@ -113,6 +113,15 @@ impl Observer {
         Ok(number)
     }
 
+    /// Addresses that a pod has got since.
+    pub fn add_addresses(&self, pod: PodNumber, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let mut maps = self.maps();
+        for &ip in addresses {
+            maps.locals.insert(address(ip), pod.0, 1).map_err(map_error("insert into", names::LOCALS))?;
+        }
+        Ok(())
+    }
+
     /// Sets the ports that count, in place of those before.
     pub fn set_ports(&self, pod: PodNumber, ports: impl IntoIterator<Item = (PortKey, Port)>) -> Result<(), Error> {
         let mut maps = self.maps();

@@ -121,6 +121,12 @@ impl Namespaces {
         Ok(opened.await?.map(|o| o.namespace(&self.shared)))
     }
 
+    /// Waits until the directory's namespaces change.
+    pub async fn changed(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.listing().changed().await;
+    }
+
     /// Runs `f` on the thread inside the namespace: for what must be done there and cannot be handed
     /// out as a descriptor (attaching to a link). Others wait meanwhile, so keep it short. `f` must
     /// not block on [`Namespace`]'s own blocking calls, and a thread or process that it starts stays
