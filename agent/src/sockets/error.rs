@@ -1,6 +1,6 @@
 //! What can go wrong between the agent and a network namespace.
 
-use std::{io, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
 /// An operation on namespaces or their sockets that failed.
 ///
@@ -36,6 +36,15 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Several namespaces have the address: the remains of a pod, or a pod that may change its links and
+    /// claims another's. To pick one would let it end the other's drain.
+    #[error("address {address} is in several network namespaces: {paths:?}")]
+    Ambiguous {
+        /// The address.
+        address: IpAddr,
+        /// Those that have it.
+        paths: Vec<PathBuf>,
     },
     /// `setns` refused.
     #[error("enter network namespace {namespace}")]

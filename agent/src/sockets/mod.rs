@@ -23,6 +23,16 @@ mod namespaces;
 mod opening_rates;
 mod sock_diag;
 mod tcp_info;
+#[cfg(test)]
+mod tests_fixture;
+#[cfg(test)]
+mod tests_links;
+#[cfg(test)]
+mod tests_namespaces;
+#[cfg(test)]
+mod tests_rates;
+#[cfg(test)]
+mod tests_sock_diag;
 mod thread;
 mod watch;
 mod wire;

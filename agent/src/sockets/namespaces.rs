@@ -109,15 +109,15 @@ impl Namespaces {
     /// addresses and IPv6 link-local ones stand for no pod). The answer is read from the namespace
     /// now, never from memory: an address is given to the next pod.
     ///
-    /// Costs a visit (about 0.1 ms) where the address is known, else a visit to each namespace that
-    /// is new, else one to all.
+    /// Costs a visit (about 0.1 ms) to those that had the address, are new, or had no address at all;
+    /// where none of these has it, a visit to all others too.
     ///
     /// # Errors
-    /// [`Error::NoAnswer`]. A namespace that cannot be entered is logged and passed over.
+    /// [`Error::Ambiguous`] where several have it; [`Error::NoAnswer`]. A namespace that cannot be
+    /// entered is logged and passed over.
     pub async fn find(&self, address: IpAddr) -> Result<Option<Namespace>> {
         let shared = Arc::clone(&self.shared);
-        let opened =
-            self.shared.thread.run(move |visitor| Ok(shared.search(visitor, address.to_canonical())));
+        let opened = self.shared.thread.run(move |visitor| shared.search(visitor, address.to_canonical()));
         Ok(opened.await?.map(|o| o.namespace(&self.shared)))
     }
 
@@ -145,6 +145,15 @@ impl Namespaces {
     /// What there is, for those in this module who follow it.
     pub(super) fn listing(&self) -> watch::Receiver<Arc<Listing>> {
         self.shared.listing.subscribe()
+    }
+
+    /// Runs `f` on the thread, in no other namespace than its own.
+    #[cfg(test)]
+    pub(super) async fn on_the_thread<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.shared.thread.run(|_| Ok(f())).await
     }
 
     /// Reads the TCP counter of a listed namespace without keeping it open.
@@ -175,25 +184,33 @@ impl Shared {
     }
 
     /// Runs on the thread.
-    fn search(&self, visitor: &Visitor, address: IpAddr) -> Option<Opened> {
+    fn search(&self, visitor: &Visitor, address: IpAddr) -> Result<Option<Opened>> {
         // Only the thread locks it, one job at a time; a panic leaves at worst an old address.
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let look = |index: &mut Index, path: &Path, inode| {
-            let opened = attempt(path, Opened::new(visitor, path, inode))?;
-            let addresses = attempt(path, opened.addresses(visitor))?;
-            let found = addresses.contains(&address);
-            index.set(path, inode, addresses);
-            found.then_some(opened)
-        };
-        for (path, inode) in index.holders(address) {
-            if let Some(found) = look(&mut index, &path, inode) {
-                return Some(found);
-            }
-        }
         let listing = self.refresh();
         index.retain(&listing);
-        let (known, new): (Vec<_>, Vec<_>) = listing.iter().partition(|(path, _)| index.knows(path));
-        new.into_iter().chain(known).find_map(|(path, inode)| look(&mut index, path, *inode))
+        let (likely, others): (Vec<_>, Vec<_>) =
+            listing.iter().partition(|(path, _)| index.may_hold(path, address));
+        for group in [likely, others] {
+            let mut holders: Vec<Opened> = group
+                .into_iter()
+                .filter_map(|(path, inode)| {
+                    let opened = attempt(path, Opened::new(visitor, path, *inode))?;
+                    let addresses = attempt(path, opened.addresses(visitor))?;
+                    let holds = addresses.contains(&address);
+                    index.set(path, *inode, addresses);
+                    holds.then_some(opened)
+                })
+                .collect();
+            if holders.len() > 1 {
+                let paths = holders.into_iter().map(|holder| holder.path).collect();
+                return Err(Error::Ambiguous { address, paths });
+            }
+            if let Some(holder) = holders.pop() {
+                return Ok(Some(holder));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -253,7 +270,7 @@ async fn follow(shared: Weak<Shared>, mut watch: Watch) {
         }
         let Some(shared) = shared.upgrade() else { return };
         let job = Arc::clone(&shared);
-        if shared.thread.run(move |_| Ok(drop(job.refresh()))).await.is_err() {
+        if shared.thread.run(move |_| Ok(job.refresh())).await.is_err() {
             return;
         }
     }

@@ -75,6 +75,30 @@ impl OpeningRates {
     }
 }
 
+/// For tests, which neither wait for half a minute nor guess when a reading was made.
+#[cfg(test)]
+impl OpeningRates {
+    pub(super) async fn read(&self, path: &std::path::Path) {
+        self.until(|histories| histories.keys().any(|(known, _)| known == path)).await;
+    }
+
+    pub(super) async fn forgotten(&self, path: &std::path::Path) {
+        self.until(|histories| histories.keys().all(|(known, _)| known != path)).await;
+    }
+
+    pub(super) fn make_older(&self, by: Duration) {
+        for history in self.histories.lock().unwrap().values_mut() {
+            history.newer.at = history.newer.at - by;
+        }
+    }
+
+    async fn until(&self, done: impl Fn(&HashMap<(PathBuf, u64), History>) -> bool) {
+        while !done(&self.histories.lock().unwrap()) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// A reading.
 #[derive(Clone, Copy, Debug)]
 struct Sample {

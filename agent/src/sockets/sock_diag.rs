@@ -70,7 +70,11 @@ impl Namespace {
         let request = request(family, IPPROTO_TCP, u32::MAX, &socket_id(local, peer, cookie));
         let (found, _) = self.ask_sock_diag("look up a TCP socket", |wire| {
             let mut found = None;
-            match wire.get(SOCK_DIAG_BY_FAMILY, &request, |_, body| Ok(found = socket(body)?)) {
+            let read = |_, body: &[u8]| {
+                found = socket(body)?;
+                Ok(())
+            };
+            match wire.get(SOCK_DIAG_BY_FAMILY, &request, read) {
                 Ok(()) => Ok((found, false)),
                 // ENOENT: none; ESTALE: the addresses have another socket by now.
                 Err(WireError::Io(e)) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {

@@ -113,8 +113,10 @@ impl Wire {
         let mut interrupted = false;
         let mut failed = None;
         loop {
-            let length = match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
-                Ok(length) => length,
+            let length = match self.socket.recv_from(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
+                Ok((length, sender)) if sender.port_number() == 0 => length,
+                // Not from the kernel: a pod that has CAP_NET_ADMIN may send to sockets in its namespace.
+                Ok(_) => continue,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e.into()),
             };
@@ -135,8 +137,13 @@ impl Wire {
                 match message.kind {
                     NLMSG_DONE | NLMSG_ERROR => {
                         // Both carry an errno: a dump may fail half-way and say so at its end.
-                        // NLMSG_DONE may come without one.
-                        let code = i32_at(message.body, 0).unwrap_or(0);
+                        // Only NLMSG_DONE may come without one.
+                        let code = match i32_at(message.body, 0) {
+                            None if message.kind == NLMSG_ERROR => {
+                                return Err(WireError::Malformed("an error without a number"));
+                            }
+                            code => code.unwrap_or(0),
+                        };
                         return match failed {
                             _ if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg()).into()),
                             Some(e) => Err(e),
