@@ -1,0 +1,65 @@
+//! One connection, for people: `lastcall status`, `lastcall connections`.
+
+use std::net::SocketAddr;
+
+use super::{
+    Ledger,
+    judge::Frame,
+    judgement::{Known, Reason, State},
+    view::{awaits, counts},
+};
+use crate::{cluster::Transport, moment::Moment};
+
+/// One connection or flow that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The pod's end, as on the wire where a packet was seen.
+    pub local: SocketAddr,
+    /// The socket's own port where the pod redirects.
+    pub redirected_to: Option<u16>,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The socket's cookie, as `ss -e` shows it (`sk:…`); `None` until known.
+    pub cookie: Option<u64>,
+    /// What it is doing.
+    pub state: State,
+    /// Since when.
+    pub since: Moment,
+    /// How that is known.
+    pub known: Known,
+    /// Why it counts, or does not.
+    pub reason: Reason,
+    /// Work is under way this instant.
+    pub at_work: bool,
+    /// The contract waits for it.
+    pub awaited: bool,
+}
+
+pub(super) fn lines(ledger: &Ledger, frame: &Frame<'_>) -> Vec<Line> {
+    let until = frame.contract.until;
+    let judged = ledger.joined.rows.iter().map(|row| (row, frame.judge(row)));
+    let mut lines: Vec<Line> = judged
+        .filter(|(row, j)| counts(until, row, j) && !(row.udp && j.over))
+        .map(|(row, j)| {
+            let socket_port = row.socket.as_ref().map(|s| s.local.port());
+            let socket_port = socket_port.or(row.entry.map(|(_, c)| c.socket_port)).filter(|p| *p != 0);
+            Line {
+                peer: row.ends.peer.into(),
+                local: row.ends.local.into(),
+                redirected_to: socket_port.filter(|p| *p != row.ends.local.1),
+                transport: if row.udp { Transport::Udp } else { Transport::Tcp },
+                cookie: Some(row.cookie()).filter(|c| *c != 0),
+                state: j.state,
+                since: j.since.min(frame.now),
+                known: j.known,
+                reason: j.reason,
+                at_work: j.at_work,
+                awaited: awaits(until, row, &j),
+            }
+        })
+        .collect();
+    lines.sort_by_key(|l| (l.peer, l.local));
+    lines
+}
