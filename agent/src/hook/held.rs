@@ -200,6 +200,9 @@ pub fn restore(held: &HeldConnection) -> Result<TcpStream, HeldError> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
         .map_err(failed("making a socket"))?;
     let fd = socket.as_fd();
+    // As it was accepted; without it the kernel would not see that another process still holds it, and
+    // the same connection would be there twice.
+    socket.bind_device(Some(b"lo")).map_err(failed("setting SO_BINDTODEVICE"))?;
     // For 240.x.y.z, which is nobody's address: a hook that was taken over.
     socket.set_ip_transparent_v4(true).map_err(failed("setting IP_TRANSPARENT"))?;
     repair::enter(fd)?;

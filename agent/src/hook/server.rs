@@ -233,7 +233,11 @@ impl<D: Desk> Running<D> {
                 None => hooks.acquire_owned().await.ok(),
             };
             serve_line(&shared, &line).await;
-            // Nothing of it is left: from here on it could be taken back.
+            if line.earlier.is_some() {
+                // Whatever became of it. A task that is dropped or dies does not come here.
+                shared.store.remove(&own.key);
+            }
+            // From here on it could be taken back.
             drop(line);
             drop(own);
         });
