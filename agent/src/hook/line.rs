@@ -34,6 +34,8 @@ pub(super) struct Line {
     /// What an earlier agent had written down of it.
     pub(super) earlier: Option<Box<HeldRecord>>,
     held: AtomicBool,
+    /// Something was written.
+    spoken: AtomicBool,
     /// The answer is known; what is left to do is bounded in time.
     pub(super) answered: Notify,
 }
@@ -46,8 +48,8 @@ impl Line {
         from_kubelet: bool,
         earlier: Option<Box<HeldRecord>>,
     ) -> Arc<Self> {
-        let (held, answered) = (AtomicBool::new(false), Notify::new());
-        Arc::new(Self { stream, local, peer, from_kubelet, earlier, held, answered })
+        let (held, spoken, answered) = (AtomicBool::new(false), AtomicBool::new(false), Notify::new());
+        Arc::new(Self { stream, local, peer, from_kubelet, earlier, held, spoken, answered })
     }
 
     /// The connection as hyper wants it.
@@ -94,9 +96,12 @@ impl Line {
         }
     }
 
-    /// Writes what fits at once, for a caller that hyper has given up or never met.
+    /// Writes what fits at once, for a caller that hyper has given up or never met, unless it has its
+    /// answer already.
     pub(super) fn say(&self, text: &[u8]) {
-        let _ = SockRef::from(&self.stream).send(text);
+        if !self.spoken.swap(true, Ordering::Relaxed) {
+            let _ = SockRef::from(&self.stream).send(text);
+        }
     }
 
     /// Waits for the caller to close first, reading what it still sends: closing with bytes unread
@@ -162,6 +167,7 @@ impl hyper::rt::Read for Wire {
 
 impl hyper::rt::Write for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.line.spoken.store(true, Ordering::Relaxed);
         loop {
             ready!(self.line.stream.poll_write_ready(cx))?;
             match self.line.stream.try_write(bytes) {

@@ -317,8 +317,11 @@ async fn serve_line<D: Desk>(shared: &Shared<D>, line: &Arc<Line>) {
         served = served => {
             if let Err(error) = served {
                 tracing::debug!(%error, peer = %line.peer, "a caller was not served to the end");
+                // hyper answers most of what is malformed, but neither silence nor HTTP/2.
                 if error.is_timeout() {
                     line.say(&canned(StatusCode::REQUEST_TIMEOUT, "the request took too long"));
+                } else if error.is_parse() {
+                    line.say(&canned(StatusCode::BAD_REQUEST, "this is not HTTP/1.1"));
                 }
             }
         }
