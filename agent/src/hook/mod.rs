@@ -9,5 +9,11 @@
 //! connection is state, not a process: [`held`] saves it and makes it again after a `kill -9`.
 
 pub mod answer;
+pub mod desk;
+mod exchange;
+pub mod held;
 pub mod identity;
+mod line;
+pub mod listen;
 pub mod parameters;
+pub mod server;

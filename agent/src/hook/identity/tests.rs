@@ -3,7 +3,7 @@ use super::*;
 const POD: &str = "10.244.0.3";
 
 fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
+    text.parse().expect("an address")
 }
 
 fn pod(namespace: &str, name: &str) -> PodName {
