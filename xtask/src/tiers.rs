@@ -82,7 +82,11 @@ pub(crate) fn run(workspace: &Workspace, only: Option<Tier>, filter: &[String]) 
     let (agent, tests) = build_all(workspace)?;
     let mut results = Vec::new();
     for tier in tiers {
-        results.push((tier, run_tier(workspace, tier, &tests, &agent, filter)?));
+        let mut tally = run_tier(workspace, tier, &tests, &agent, filter)?;
+        if filter.is_empty() && tally.passed + tally.failed == 0 {
+            tally.broken.push("there are no tests at all".to_owned());
+        }
+        results.push((tier, tally));
     }
     println!();
     for (tier, tally) in &results {
