@@ -112,8 +112,23 @@ pub(crate) struct Watched {
     pub said: String,
 }
 
+/// Runs without a word; a failure carries the program's own first line about an error.
+pub(crate) fn run_silent(command: &mut Command, limit: Duration) -> Result<()> {
+    let heard = listen(command.stdout(Stdio::null()), Stream::Err, false, limit)?;
+    let Some(status) = heard.status else {
+        bail!("`{}` took longer than {} s and was ended", shown(command), limit.as_secs());
+    };
+    let reason = heard.said.lines().find_map(|l| l.strip_prefix("error: ")).unwrap_or("it does not say why");
+    ensure!(status.success(), "`{}` failed ({status}): {reason}", shown(command));
+    Ok(())
+}
+
 /// Runs with one stream both shown as it comes and returned.
 pub(crate) fn run_watched(command: &mut Command, stream: Stream, limit: Duration) -> Result<Watched> {
+    listen(command, stream, true, limit)
+}
+
+fn listen(command: &mut Command, stream: Stream, show: bool, limit: Duration) -> Result<Watched> {
     match stream {
         Stream::Out => command.stdout(Stdio::piped()),
         Stream::Err => command.stderr(Stdio::piped()),
@@ -125,7 +140,7 @@ pub(crate) fn run_watched(command: &mut Command, stream: Stream, limit: Duration
     };
     let pipe = pipe.context("the stream is piped")?;
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || show_and_send(pipe, stream, &sender));
+    thread::spawn(move || show_and_send(pipe, show.then_some(stream), &sender));
     let status = wait(&mut child, limit)?;
     // A process that outlives its parent may hold the pipe for ever; what is on the way comes at once.
     let mut said = Vec::new();
@@ -135,13 +150,14 @@ pub(crate) fn run_watched(command: &mut Command, stream: Stream, limit: Duration
     Ok(Watched { status, said: String::from_utf8_lossy(&said).into_owned() })
 }
 
-fn show_and_send(mut pipe: Box<dyn Read + Send>, stream: Stream, to: &mpsc::Sender<Vec<u8>>) {
+fn show_and_send(mut pipe: Box<dyn Read + Send>, show: Option<Stream>, to: &mpsc::Sender<Vec<u8>>) {
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = pipe.read(&mut buffer) {
         // Nobody to show it to is no reason to stop listening.
-        let _ = match stream {
-            Stream::Out => io::stdout().write_all(&buffer[..n]).and_then(|()| io::stdout().flush()),
-            Stream::Err => io::stderr().write_all(&buffer[..n]),
+        let _ = match show {
+            None => Ok(()),
+            Some(Stream::Out) => io::stdout().write_all(&buffer[..n]).and_then(|()| io::stdout().flush()),
+            Some(Stream::Err) => io::stderr().write_all(&buffer[..n]),
         };
         if to.send(buffer[..n].to_vec()).is_err() {
             return;
