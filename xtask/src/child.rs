@@ -2,9 +2,10 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Read, Write as _},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -81,7 +82,7 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     for (signal, patience) in [("TERM", 5), ("KILL", 1)] {
         let end = ["-s", signal, &child.id().to_string()];
         if !Command::new("kill").args(end).stderr(Stdio::null()).status()?.success() {
-            crate::root::command("kill", false).args(end).stderr(Stdio::null()).status()?;
+            crate::root::command("kill", &[]).args(end).stderr(Stdio::null()).status()?;
         }
         let until = Instant::now() + Duration::from_secs(patience);
         while Instant::now() < until {
@@ -94,19 +95,74 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     bail!("process {} cannot be ended", child.id())
 }
 
-/// Runs with its standard error both shown as it comes and returned.
-pub(crate) fn run_watched(command: &mut Command) -> Result<(ExitStatus, String)> {
-    let mut child =
-        command.stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
-    let mut seen = String::new();
-    let mut reader = BufReader::new(child.stderr.take().context("standard error is piped")?);
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line)? > 0 {
-        std::io::stderr().write_all(&line)?;
-        seen += &String::from_utf8_lossy(&line);
-        line.clear();
+/// Which of a program's streams to listen to.
+#[derive(Clone, Copy)]
+pub(crate) enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// How a program ended, if it did so in time, and what it said on one stream.
+pub(crate) struct Watched {
+    /// Nothing: it was ended for taking too long.
+    pub status: Option<ExitStatus>,
+    /// All of the stream.
+    pub said: String,
+}
+
+/// Runs without a word; a failure carries the program's own first line about an error.
+pub(crate) fn run_silent(command: &mut Command, limit: Duration) -> Result<()> {
+    let heard = listen(command.stdout(Stdio::null()), Stream::Err, false, limit)?;
+    let Some(status) = heard.status else {
+        bail!("`{}` took longer than {} s and was ended", shown(command), limit.as_secs());
+    };
+    let reason = heard.said.lines().find_map(|l| l.strip_prefix("error: ")).unwrap_or("it does not say why");
+    ensure!(status.success(), "`{}` failed ({status}): {reason}", shown(command));
+    Ok(())
+}
+
+/// Runs with one stream both shown as it comes and returned.
+pub(crate) fn run_watched(command: &mut Command, stream: Stream, limit: Duration) -> Result<Watched> {
+    listen(command, stream, true, limit)
+}
+
+fn listen(command: &mut Command, stream: Stream, show: bool, limit: Duration) -> Result<Watched> {
+    match stream {
+        Stream::Out => command.stdout(Stdio::piped()),
+        Stream::Err => command.stderr(Stdio::piped()),
+    };
+    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
+    let pipe: Option<Box<dyn Read + Send>> = match stream {
+        Stream::Out => child.stdout.take().map(|p| Box::new(p) as _),
+        Stream::Err => child.stderr.take().map(|p| Box::new(p) as _),
+    };
+    let pipe = pipe.context("the stream is piped")?;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || show_and_send(pipe, show.then_some(stream), &sender));
+    let status = wait(&mut child, limit)?;
+    // A process that outlives its parent may hold the pipe for ever; what is on the way comes at once.
+    let mut said = Vec::new();
+    while let Ok(bytes) = receiver.recv_timeout(Duration::from_secs(1)) {
+        said.extend(bytes);
     }
-    Ok((child.wait()?, seen))
+    Ok(Watched { status, said: String::from_utf8_lossy(&said).into_owned() })
+}
+
+fn show_and_send(mut pipe: Box<dyn Read + Send>, show: Option<Stream>, to: &mpsc::Sender<Vec<u8>>) {
+    let mut buffer = [0; 4096];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+        // Nobody to show it to is no reason to stop listening.
+        let _ = match show {
+            None => Ok(()),
+            Some(Stream::Out) => io::stdout().write_all(&buffer[..n]).and_then(|()| io::stdout().flush()),
+            Some(Stream::Err) => io::stderr().write_all(&buffer[..n]),
+        };
+        if to.send(buffer[..n].to_vec()).is_err() {
+            return;
+        }
+    }
 }
 
 /// Standard output of a short question to a program, or nothing if it cannot answer.
@@ -127,7 +183,7 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
 
 /// For cargo's `--color`: our pipe hides the terminal from it.
 pub(crate) fn colour() -> &'static str {
-    if std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none() { "always" } else { "never" }
+    if io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none() { "always" } else { "never" }
 }
 
 /// A command as one would type it.

@@ -6,7 +6,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -110,11 +110,11 @@ fn try_build(workspace: &Workspace, toolchain: &Toolchain, linker: &Path, direct
         .arg(&build)
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .current_dir(&workspace.root);
-    let (status, said) = child::run_watched(&mut command)?;
-    if status.success() {
+    let built = child::run_watched(&mut command, child::Stream::Err, Duration::from_secs(1800))?;
+    if built.status.is_some_and(|s| s.success()) {
         return Ok(Built::Yes(build.join(target).join("release").join(NAME)));
     }
-    Ok(if said.contains("linking with `") { Built::NotLinked } else { Built::No })
+    Ok(if built.said.contains("linking with `") { Built::NotLinked } else { Built::No })
 }
 
 /// Object first, stamp last: an interrupted run leaves no stamp that lies.

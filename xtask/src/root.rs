@@ -1,34 +1,50 @@
 //! What needs root: through sudo, and only for those who are not root already.
 
-use std::{ffi::OsStr, fs, os::unix::fs::MetadataExt as _, process::Command};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    process::Command,
+};
 
 use anyhow::{Result, ensure};
+
+/// Variables of the caller that steer tests and logs, which sudo would drop.
+const KEPT: [&str; 7] =
+    ["LASTCALL_", "RUST_BACKTRACE", "RUST_LOG", "RUST_TEST_", "INSTA_", "PROPTEST_", "NO_COLOR"];
 
 /// Whether we are root.
 pub(crate) fn am_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
 }
 
-/// A command run as root; with `keep`, given the variables that steer tests and logs, which sudo drops.
-pub(crate) fn command(program: impl AsRef<OsStr>, keep: bool) -> Command {
+/// A command run as root, with these variables beside the caller's own.
+pub(crate) fn command(program: impl AsRef<OsStr>, variables: &[(&str, &OsStr)]) -> Command {
     if am_root() {
-        return Command::new(program);
+        let mut command = Command::new(program);
+        command.envs(variables.iter().copied());
+        return command;
     }
     let mut command = Command::new("sudo");
-    if keep {
-        command.arg("env");
-        for (name, value) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if ["LASTCALL_", "RUST_", "INSTA_", "PROPTEST_", "NO_COLOR"].iter().any(|k| text.starts_with(k)) {
-                let mut word = name.clone();
-                word.push("=");
-                word.push(value);
-                command.arg(word);
-            }
+    command.arg("env");
+    for (name, value) in env::vars_os() {
+        if KEPT.iter().any(|k| name.to_string_lossy().starts_with(k)) {
+            command.arg(word(&name, &value));
         }
+    }
+    for (name, value) in variables {
+        command.arg(word(OsStr::new(name), value));
     }
     command.arg(program);
     command
+}
+
+fn word(name: &OsStr, value: &OsStr) -> OsString {
+    let mut word = name.to_owned();
+    word.push("=");
+    word.push(value);
+    word
 }
 
 /// Fails with what to do where there is neither root nor a way to it.

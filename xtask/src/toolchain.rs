@@ -157,7 +157,7 @@ fn install_nightly() -> Result<()> {
     };
     eprintln!("no compiler here can build for the kernel: `rustup {}`, up to five minutes", words.join(" "));
     let mut command = Command::new("rustup");
-    child::run(child::without_our_cargo(command.args(words)), Duration::from_secs(300))
+    child::run_silent(child::without_our_cargo(command.args(words)), Duration::from_secs(300))
 }
 
 /// The LLVM library that a compiler is linked with, by its file name.

@@ -33,7 +33,6 @@ impl Workspace {
     }
 
     /// A command of the user's own cargo, in the checkout, sharing its artefacts.
-    #[expect(dead_code, reason = "for the verbs that build the agent")]
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(cargo());
         command.current_dir(&self.root);
