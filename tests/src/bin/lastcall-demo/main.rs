@@ -67,6 +67,10 @@ fn demo(args: &Args) -> Result<ExitCode> {
     }
     println!("\n{}", table::render(&outcomes));
     println!("{}\n", table::meaning(&outcomes));
+    for outcome in outcomes.iter().filter(|outcome| outcome.is_broken()) {
+        let error = outcome.error.as_deref().unwrap_or_default();
+        eprintln!("{} under {} did not work: {error}\n", outcome.name, outcome.load);
+    }
     println!("It took {:.0} s. Nothing is left on this machine.", started.elapsed().as_secs_f64());
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&serde_json::json!({ "rows": outcomes }))?;

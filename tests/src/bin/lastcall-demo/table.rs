@@ -17,7 +17,7 @@ pub(crate) fn render(outcomes: &[Outcome]) -> String {
             last = load;
             let _ = write!(text, "{shown:16}  {:12}  ", outcome.name);
             if let Some(error) = &outcome.error {
-                let _ = writeln!(text, "{}", error.lines().next().unwrap_or_default());
+                let _ = writeln!(text, "{}", error.lines().next().unwrap_or_default().trim_end_matches(':'));
                 continue;
             }
             let gone = outcome.gone_s.map_or(String::new(), |gone| format!("{gone:.1} s"));
