@@ -93,12 +93,20 @@ impl Agent {
             }
             // Nothing announces that a port is open, so look again soon, or when the process has ended.
             if self.process.exited_within(Duration::from_millis(20)) {
-                bail!("the agent ended:\n{}", self.log_tail(20).join("\n"));
+                bail!("the agent ended{}", self.last_words());
             }
             if Instant::now() > until {
-                bail!("the agent was not ready within {timeout:?}:\n{}", self.log_tail(20).join("\n"));
+                bail!("the agent was not ready within {timeout:?}{}", self.last_words());
             }
         }
+    }
+
+    /// The end of its log, to complete a sentence.
+    fn last_words(&self) -> String {
+        // Its output may still be on the way.
+        let _ = self.log.wait(Duration::from_millis(100), |_| None::<()>);
+        let lines = self.log_tail(20);
+        if lines.is_empty() { " without a word".to_owned() } else { format!(":\n{}", lines.join("\n")) }
     }
 
     /// `GET /status` as JSON.

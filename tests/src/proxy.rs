@@ -98,7 +98,7 @@ fn rules(services: &[ServiceObject], pods: &[PodObject], masquerade: bool) -> St
     }
     let _ = writeln!(text, "  chain services {{\n{vias}  }}");
     text += "  chain prerouting {\n    type nat hook prerouting priority dstnat;\n    jump services\n  }\n";
-    text += "  chain output {\n    type nat hook output priority dstnat;\n    jump services\n  }\n";
+    text += "  chain output {\n    type nat hook output priority -100;\n    jump services\n  }\n";
     if masquerade {
         text += "  chain postrouting {\n    type nat hook postrouting priority srcnat;\n    ct status dnat masquerade\n  }\n";
     }

@@ -12,7 +12,7 @@ use crate::node::{Family, Node};
 pub fn run(family: Family, test: impl FnOnce(&Node) -> Result<()>) {
     let node = match Node::with_family(family) {
         Ok(node) => node,
-        Err(error) => panic!("no node to test on: {error:?}"),
+        Err(error) => panic!("no node to test on: {error:#}"),
     };
     let name = node.host().name().to_owned();
     let result = catch_unwind(AssertUnwindSafe(|| test(&node)));
@@ -22,7 +22,7 @@ pub fn run(family: Family, test: impl FnOnce(&Node) -> Result<()>) {
     drop(node);
     match result {
         Ok(Ok(())) => assert_eq!(leftovers(&name), Vec::<String>::new(), "the node left something behind"),
-        Ok(Err(error)) => panic!("{error:?}"),
+        Ok(Err(error)) => panic!("{error:#}"),
         Err(payload) => resume_unwind(payload),
     }
 }

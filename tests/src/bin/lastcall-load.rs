@@ -42,7 +42,7 @@ struct Args {
     #[arg(long, default_value_t = 200)]
     work_ms: u64,
     /// A request that has no complete answer after this has failed.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     timeout_seconds: u64,
     /// The end, even if nobody asks for it.
     #[arg(long, default_value_t = 120)]
