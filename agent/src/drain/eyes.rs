@@ -22,22 +22,22 @@ use crate::{
 };
 
 /// Polling interval of a pod that the kernel programs do not see.
-pub const POLL: Duration = Duration::from_millis(100);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 /// Interval of the dumps that heal what packets did not show.
-pub const RECONCILE: Duration = Duration::from_secs(1);
+pub(super) const RECONCILE: Duration = Duration::from_secs(1);
 
 /// One read of the kernel's table.
-pub struct Table {
+pub(super) struct Table {
     /// When it was read.
-    pub at: Moment,
+    pub(super) at: Moment,
     /// The pod's entries.
-    pub entries: Vec<(FlowKey, Connection)>,
+    pub(super) entries: Vec<(FlowKey, Connection)>,
     /// The pod's counters.
-    pub pod: abi::Pod,
+    pub(super) pod: abi::Pod,
 }
 
 /// The eyes of one drain.
-pub struct Eyes {
+pub(super) struct Eyes {
     services: Arc<Services>,
     namespace: Namespace,
     number: Option<PodNumber>,
@@ -50,7 +50,7 @@ pub struct Eyes {
 
 impl Eyes {
     /// Opens them: tracks the pod's addresses and attaches to its links.
-    pub async fn open(
+    pub(super) async fn open(
         services: Arc<Services>,
         drain: &Drain,
         namespace: Namespace,
@@ -86,17 +86,17 @@ impl Eyes {
     }
 
     /// The programs see this pod, as far as is known.
-    pub fn by_kernel(&self) -> bool {
+    pub(super) fn by_kernel(&self) -> bool {
         self.fallback.is_none() && self.number.is_some()
     }
 
     /// Why it is polled.
-    pub fn fallback(&self) -> Option<Fallback> {
+    pub(super) fn fallback(&self) -> Option<Fallback> {
         self.fallback
     }
 
     /// The pod's number in the kernel's maps.
-    pub fn number(&self) -> Option<PodNumber> {
+    pub(super) fn number(&self) -> Option<PodNumber> {
         self.number
     }
 
@@ -109,7 +109,7 @@ impl Eyes {
 
     /// Attaches to links that are new, and tracks addresses that are new. Called at the start and
     /// whenever a link or address of the namespace changes.
-    pub async fn look_at_links(&mut self, drain: &Drain) {
+    pub(super) async fn look_at_links(&mut self, drain: &Drain) {
         let Some(observer) = self.services.observer.clone() else { return };
         let links = match self.namespace.links_async().await {
             Ok(links) => links,
@@ -183,10 +183,10 @@ impl Eyes {
     }
 
     /// Tells the kernel which ports count: those that the cluster names, or those listened on.
-    pub fn set_ports(&mut self, drain: &Drain, facts: Option<&BTreeSet<PortFacts>>, listening: &[(u16, u8)]) {
+    pub(super) fn set_ports(&mut self, drain: &Drain, facts: Option<&BTreeSet<PortFacts>>, listening: &[(u16, u8)]) {
         let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return };
         let named: Vec<(PortKey, Port)> = facts.into_iter().flatten().map(|p| as_map_entry(number, p)).collect();
-        let wanted = if named.is_empty() {
+        let wanted: Vec<_> = if named.is_empty() {
             let unnamed = |&(port, protocol): &(u16, u8)| {
                 let key = PortKey { pod: number.0, port, protocol, pad: 0 };
                 (key, Port { protocol: protocol::UNKNOWN, settles: 1, pad: [0; 2] })
@@ -204,7 +204,7 @@ impl Eyes {
     }
 
     /// Arms the pod's edge event, then reads its table: what ends after the read sends an event.
-    pub fn read(&mut self, drain: &Drain) -> Option<Table> {
+    pub(super) fn read(&mut self, drain: &Drain) -> Option<Table> {
         let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return None };
         let read = observer.arm(number).and_then(|()| {
             let at = Moment::now();
@@ -227,7 +227,7 @@ impl Eyes {
     }
 
     /// Dumps the namespace's sockets.
-    pub async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
+    pub(super) async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
         match self.namespace.dump_async(Filter::drain()).await {
             Ok(dump) => {
                 self.compare(drain, &dump);
@@ -241,7 +241,7 @@ impl Eyes {
     }
 
     /// TCP and UDP ports that somebody listens on in the namespace.
-    pub async fn listening(&self, dump: &Dump) -> Vec<(u16, u8)> {
+    pub(super) async fn listening(&self, dump: &Dump) -> Vec<(u16, u8)> {
         let tcp = dump.sockets.iter().filter(|s| s.state == TcpState::Listen).map(|s| (s.local.port(), TCP));
         let mut ports: BTreeSet<(u16, u8)> = tcp.collect();
         let namespace = self.namespace.clone();
@@ -279,20 +279,20 @@ impl Eyes {
     }
 
     /// Takes entries out of the kernel's table that a dump has proved gone.
-    pub fn remove_stale(&self, table: &Table, stale: &[FlowKey]) -> u64 {
+    pub(super) fn remove_stale(&self, table: &Table, stale: &[FlowKey]) -> u64 {
         let (Some(observer), Some(_)) = (&self.services.observer, self.number) else { return 0 };
         let entry = |key: &FlowKey| table.entries.iter().find(|(k, _)| k == key);
         stale.iter().filter_map(entry).filter(|(k, c)| observer.remove_stale(*k, c).unwrap_or(false)).count() as u64
     }
 
     /// Is this connection the kubelet's?
-    pub fn is_probe(&self, key: &abi::ProbeKey) -> bool {
+    pub(super) fn is_probe(&self, key: &abi::ProbeKey) -> bool {
         self.services.observer.as_ref().is_some_and(|o| o.is_probe(key))
     }
 
     /// Closes them. A namespace that lives on gets its links back as they were; a dying one takes
     /// the programs with it.
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         let attachments: Vec<Attachment> = self.attachments.into_values().collect();
         if self.namespace.is_gone() {
             for attachment in attachments {

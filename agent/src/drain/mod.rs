@@ -1,7 +1,7 @@
 //! One drain: what it promises, when it ends, and the task that runs it.
 //!
 //! In: a pod that is Terminating, or whose hook calls. Out: a [`Verdict`] for everyone who waits, and
-//! what happened after it (late, cut). [`contract`] and [`policy`] are pure; [`task`] looks, asks the
+//! what happened after it (late, cut). [`policy`] is pure; [`task`] looks, asks the
 //! policy, and sleeps until something changes; [`registry`] keeps one drain a pod.
 
 use std::{
@@ -18,11 +18,11 @@ use tokio::sync::watch;
 
 use crate::{
     cluster::{PodFacts, PodName},
+    contract::Contract,
     ledger::{Ledger, View},
     moment::Moment,
 };
 
-pub mod contract;
 mod eyes;
 mod happened;
 pub mod policy;
@@ -36,7 +36,6 @@ pub use registry::Drains;
 pub use services::{AttachChoice, Bounds, Paces, Services};
 pub use wake::Wake;
 
-use contract::Contract;
 use policy::Outcome;
 
 /// How a drain ended, for everyone who waited.
@@ -60,8 +59,8 @@ pub struct Verdict {
 pub struct Progress {
     /// What it waits for, for people.
     pub waiting_for: String,
-    /// What is left.
-    pub view: View,
+    /// What is left, once somebody has looked.
+    pub view: Option<View>,
     /// When it will be answered in any case.
     pub deadline: Option<Moment>,
     /// Why its pod is polled, if it is.

@@ -8,12 +8,12 @@ use std::{
 
 use super::{
     Drain, Services,
-    contract::Contract,
-    policy::Outcome,
+    policy::{self, Outcome},
     task,
 };
 use crate::{
     cluster::{PodFacts, PodName},
+    contract::{self, Contract},
     moment::Moment,
 };
 
@@ -99,13 +99,13 @@ impl Drains {
     fn contract_of(&self, facts: &PodFacts) -> Option<Contract> {
         let contracts = facts.hooks.iter().map(|(container, path)| {
             let query = path.split_once('?').map_or("", |(_, query)| query);
-            let (contract, warnings) = super::contract::read(query, &self.services.contract);
+            let (contract, warnings) = contract::read(query, &self.services.contract);
             for warning in warnings {
                 tracing::warn!(pod = %facts.name, container, "{warning}");
             }
             contract
         });
-        contracts.reduce(|a, b| a.strictest(&b))
+        contracts.reduce(|a, b| a.strictest(&b, policy::floor(facts.exposure)))
     }
 
     fn start(

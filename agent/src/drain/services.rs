@@ -13,9 +13,10 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{contract::Contract, happened::Listener, wake::Wake};
+use super::{happened::Listener, wake::Wake};
 use crate::{
     cluster::Cluster,
+    contract::Contract,
     kernel::{Attach, Observer, observer::PodNumber},
     sockets::{Namespaces, OpeningRates},
 };
@@ -55,7 +56,8 @@ pub struct Services {
     pub bounds: Bounds,
     /// Told of everything that happens.
     pub listener: Listener,
-    pub(super) wakes: Mutex<HashMap<PodNumber, Arc<Wake>>>,
+    /// Whom to wake at an edge event of a pod.
+    pub wakes: Mutex<HashMap<PodNumber, Arc<Wake>>>,
 }
 
 impl Services {

@@ -260,17 +260,17 @@ impl Task {
         let known = self.facts.clone().or_else(|| self.drain.identity().facts);
         let end = self.facts.as_ref().and_then(|f| f.terminating.as_ref());
         let bounds = &self.services.bounds;
+        let grace = policy::Grace {
+            deletion: end.and_then(|e| e.grace),
+            termination: known.as_ref().and_then(|f| f.termination_grace),
+            unknown: bounds.default_grace,
+            max_drain: bounds.max_drain,
+            ..policy::Grace::default()
+        };
         Circumstances {
             began: self.drain.began,
             hook_waiting: self.drain.hooks_waiting() > 0,
-            deadline: policy::deadline(&policy::Grace {
-                began: self.drain.began,
-                deletion: end.and_then(|e| e.grace),
-                termination: known.as_ref().and_then(|f| f.termination_grace),
-                default: bounds.default_grace,
-                reserve: self.drain.contract.reserve,
-                max_drain: bounds.max_drain,
-            }),
+            deadline: policy::deadline(self.drain.began, &grace, self.drain.contract.reserve),
             exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
             openings_per_second: self.openings_per_second,
             probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),
@@ -295,7 +295,7 @@ impl Task {
     fn publish(&self, view: &View, circumstances: &Circumstances, waiting_for: String) {
         self.drain.progress.send_modify(|p| {
             p.waiting_for = waiting_for;
-            p.view = view.clone();
+            p.view = Some(*view);
             p.deadline = Some(circumstances.deadline);
             p.fallback = self.eyes.fallback();
         });
@@ -310,9 +310,12 @@ impl Task {
         circumstances: &Circumstances,
         now: Moment,
     ) -> Arc<Verdict> {
-        let settle = policy::settle(&self.drain.contract, circumstances, &view, now);
-        let why = policy::explain(verdict, &settle, now.since(self.drain.began));
-        self.drain.happened(&Happened::Settled(settle.after(circumstances.began), self.openings_per_second));
+        let settle = policy::settle(&self.drain.contract, circumstances, &view);
+        let settled = settle.settled(circumstances.began, &view);
+        if now >= settled {
+            self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
+        }
+        let why = explain(verdict, &settle);
         // Of use only where a close came last, not a timer.
         let event = Moment(self.drain.wake.last_event());
         let close = (self.woken && self.settled_at.is_none_or(|at| event > at)).then(|| now.since(event));
@@ -359,14 +362,31 @@ fn conclude(
     after_last_close: Option<Duration>,
 ) -> Arc<Verdict> {
     let outcome = verdict.outcome;
-    let verdict = Arc::new(Verdict { outcome, at, why: why.to_owned(), view: view.clone(), after_last_close });
+    let verdict = Arc::new(Verdict { outcome, at, why: why.to_owned(), view, after_last_close });
     drain.happened(&Happened::Ended(outcome, at.since(drain.began)));
     drain.progress.send_modify(|p| {
         p.waiting_for = String::new();
-        p.view = view;
+        p.view = Some(view);
         p.verdict = Some(Arc::clone(&verdict));
     });
     verdict
+}
+
+/// One sentence for people: how it ended, and what settle was used.
+fn explain(verdict: &policy::Verdict, settle: &policy::Settle) -> String {
+    let policy::Verdict { outcome, awaited, open } = *verdict;
+    match outcome {
+        Outcome::Drained if open == 0 => format!("no connection is left; {settle}"),
+        Outcome::Drained => format!("nothing is in flight on the {open} connections left; {settle}"),
+        Outcome::Busy => format!(
+            "{awaited} connections are never without a request for long, and nobody leaves: \
+             a closed loop of clients, which no waiting ends; turn on the last call"
+        ),
+        Outcome::Deadline => format!("the grace is used up with {awaited} connections in flight; {settle}"),
+        Outcome::Forced => "the Pod object is gone or replaced".to_owned(),
+        Outcome::Restart => "a container restarts, the pod stays".to_owned(),
+        Outcome::Gone => "nothing of the pod listens any more".to_owned(),
+    }
 }
 
 /// The next change of a link; never, where they cannot be watched.

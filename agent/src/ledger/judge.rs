@@ -17,7 +17,7 @@ use super::{
     seen::Seen,
 };
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     moment::Moment,
 };
 

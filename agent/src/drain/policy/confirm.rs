@@ -9,7 +9,7 @@
 
 use super::{Circumstances, Dumps};
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     ledger::{Completeness, View},
     moment::Moment,
 };

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::Circumstances;
-use crate::{cluster::Exposure, drain::contract::Contract, ledger::View, moment::Moment};
+use crate::{cluster::Exposure, contract::Contract, ledger::View, moment::Moment};
 
 /// Shortest silence that is taken for one: kube-proxy writes its rules up to a second late.
 const WINDOW_MIN: Duration = Duration::from_secs(2);

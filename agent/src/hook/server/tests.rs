@@ -9,7 +9,7 @@ use tokio::{
 use super::*;
 use crate::{
     cluster::PodName,
-    drain::contract::Until,
+    contract::Until,
     hook::{
         answer::{Answer, Outcome, Remained},
         desk::{Call, StatusRequest},
