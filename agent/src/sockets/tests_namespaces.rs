@@ -11,6 +11,7 @@ use std::{
 use super::{
     Error, Filter, Namespaces,
     tests_fixture::{Directory, Pod, needs_root, soon},
+    wire::WireError,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -190,6 +191,60 @@ async fn gone_is_an_event() {
     soon("b to be another", ns_b.gone()).await;
     assert_eq!(namespaces.list().await.unwrap()[0].path(), Some(&*new.path));
     assert!(ns_b.is_gone());
+}
+
+#[tokio::test]
+async fn a_link_to_a_namespace_is_one_and_only_the_directory_tells_that_it_goes() {
+    needs_root!();
+    let (node, elsewhere) = (Directory::new(), Directory::new());
+    let pod = elsewhere.pod("a");
+    let link = node.path().join("link");
+    std::os::unix::fs::symlink(&pod.path, &link).unwrap();
+    let namespaces = Namespaces::start(node.path()).unwrap();
+    let ns = namespaces.list().await.unwrap().remove(0);
+    assert_eq!(ns.path(), Some(&*link));
+    fs::remove_file(&link).unwrap();
+    soon("the link to go", ns.gone()).await;
+}
+
+#[tokio::test]
+async fn a_file_over_which_nothing_is_bound_is_no_namespace() {
+    needs_root!();
+    let node = Directory::new();
+    let pod = node.pod("a");
+    File::create(node.path().join("not-yet")).unwrap();
+    let namespaces = Namespaces::start(node.path()).unwrap();
+    let names: Vec<_> = namespaces.listing().borrow().keys().cloned().collect();
+    assert_eq!(names, std::slice::from_ref(&pod.path));
+
+    let ns = namespaces.list().await.unwrap().remove(0);
+    nix::mount::umount2(&pod.path, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    soon("the namespace to go", ns.gone()).await;
+}
+
+#[tokio::test]
+async fn what_changes_under_the_question_is_asked_again_and_then_said() {
+    needs_root!();
+    let node = Directory::new();
+    let namespaces = Namespaces::start(node.path()).unwrap();
+    let ns = namespaces.node();
+    let ask = |answer: &dyn Fn(u32) -> Result<(u32, bool), WireError>| {
+        let mut asked = 0;
+        let answer = ns.ask_route("ask", |_| {
+            asked += 1;
+            answer(asked)
+        });
+        (answer, asked)
+    };
+    assert!(matches!(ask(&|n| Ok((n, n < 3))), (Ok((3, false)), 3)));
+    assert!(matches!(ask(&|n| Ok((n, true))), (Ok((4, true)), 4)), "and given as interrupted");
+
+    let lost = || WireError::Io(std::io::Error::from_raw_os_error(libc::ENOBUFS));
+    assert!(matches!(ask(&|n| if n < 3 { Err(lost()) } else { Ok((n, false)) }), (Ok((3, false)), 3)));
+    assert!(matches!(ask(&|_| Err(lost())), (Err(Error::Netlink { operation: "ask", .. }), 4)));
+    let (refused, asked) = ask(&|_| Err(WireError::Io(std::io::Error::from_raw_os_error(libc::EPERM))));
+    assert_eq!(asked, 1, "what is refused is not asked for again");
+    assert_eq!(refused.unwrap_err().to_string(), "ask in network namespace node");
 }
 
 #[tokio::test]
