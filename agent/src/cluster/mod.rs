@@ -28,6 +28,8 @@ mod pod;
 mod port;
 mod service;
 mod slice;
+#[cfg(test)]
+mod tests;
 mod unlisted;
 
 pub use handle::{Changes, Cluster};

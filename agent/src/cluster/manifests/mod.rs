@@ -26,6 +26,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+#[cfg(test)]
+pub(in crate::cluster) use self::parse::parse;
 use self::{
     files::Files,
     watch::{Events, Watch},

@@ -11,7 +11,7 @@ use super::document::{Content, Document, Head};
 /// Why a file is not understood, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
-pub(super) struct ParseError {
+pub(in crate::cluster) struct ParseError {
     /// Line and column, from 1.
     pub(super) at: Option<(u64, u64)>,
     pub(super) reason: String,
@@ -22,7 +22,7 @@ pub(super) struct ParseError {
 /// A text without any document is an error. `kubectl` prints a List without items when there is
 /// nothing, so that an empty file is one that was truncated, or not written yet; it must not look like
 /// "all pods are gone".
-pub(super) fn parse(bytes: &[u8]) -> Result<Content, ParseError> {
+pub(in crate::cluster) fn parse(bytes: &[u8]) -> Result<Content, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
