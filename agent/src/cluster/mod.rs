@@ -29,6 +29,7 @@ mod port;
 mod service;
 mod slice;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;
 mod unlisted;
 
