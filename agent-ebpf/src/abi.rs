@@ -18,6 +18,8 @@ pub mod names {
     pub const PORTS: &str = "PORTS";
     /// Hash: hash of a request target that only health checks ask for.
     pub const HEALTH_PATHS: &str = "HEALTH_PATHS";
+    /// Longest-prefix trie: sources whose new connections do not keep a pod unsettled.
+    pub const IGNORED_SOURCES: &str = "IGNORED_SOURCES";
     /// Hash: the connection table.
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// LRU: handshakes that the pod has answered with a SYN+ACK.
@@ -41,6 +43,9 @@ pub mod names {
     pub const OBSERVE_INGRESS: &str = "observe_ingress";
     /// TC egress of a pod's link.
     pub const OBSERVE_EGRESS: &str = "observe_egress";
+    /// Does what the agent cannot do to a map that the kernel counts in: a [`super::Command`], run with
+    /// `BPF_PROG_TEST_RUN`.
+    pub const COMMAND: &str = "command";
     /// `cgroup/connect4`.
     pub const HOOK4: &str = "hook4";
     /// `cgroup/connect6`.
@@ -181,7 +186,7 @@ pub mod protocol {
     pub const HTTP: u8 = 3;
 }
 
-/// A pod's counters. Written by the kernel but for `armed`, `flags`.
+/// A pod's counters. Written by the kernel alone, see [`Command`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
@@ -205,14 +210,37 @@ pub struct Pod {
     pub last_datagram: u64,
     /// Connections that found no place in the table: the view is incomplete.
     pub refused: u64,
-    /// Packets that could not be parsed.
-    pub unparsed: u64,
+    /// Connections that the pod ended, by FIN or RST, with a request or a response unfinished.
+    pub cut: u64,
     /// Edge events that found no place in the ring.
     pub edges_lost: u64,
-    /// 1: the next removal sends an [`Edge`] and disarms. The agent sets it.
+    /// 1: the next removal sends an [`Edge`] and disarms. Set by [`command::ARM`].
     pub armed: u32,
     /// Zero.
     pub pad: u32,
+}
+
+/// What the agent asks of the program [`names::COMMAND`], behind an Ethernet header.
+///
+/// The agent cannot do these by itself: a count has to follow in the same step, or counts that the
+/// kernel is adding to meanwhile stand in the same value.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// Which entry; for [`command::ARM`] only its pod.
+    pub key: FlowKey,
+    /// A [`command`].
+    pub kind: u32,
+    /// The entry's `last_packet`, as the agent read it: an entry that has moved since stays.
+    pub last_packet: u64,
+}
+
+/// Kinds of [`Command`].
+pub mod command {
+    /// Take an entry out of the table that a dump has proved gone. Returns 1 where it did.
+    pub const REMOVE: u32 = 0;
+    /// Send one [`super::Edge`] at the pod's next removal.
+    pub const ARM: u32 = 1;
 }
 
 /// A port of a pod that counts.
@@ -287,6 +315,16 @@ pub mod edge {
     pub const REMOVED: u32 = 2;
     /// Somebody sent a reset: look whether a socket is gone. Only while armed.
     pub const LOOK: u32 = 3;
+}
+
+/// A path of a pod that only health checks ask for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HealthPath {
+    /// The pod's number.
+    pub pod: u32,
+    /// [`path_hash`] of the path.
+    pub hash: u32,
 }
 
 /// How the hook programs behave. Written by the agent, read at every call; all zero: inert.
@@ -373,11 +411,13 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<Connection>() == 104);
     assert!(size_of::<Pod>() == 104);
+    assert!(size_of::<Command>() == 56);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<Port>() == 4);
     assert!(size_of::<Handshake>() == 16);
     assert!(size_of::<ProbeKey>() == 36);
     assert!(size_of::<Edge>() == 16);
+    assert!(size_of::<HealthPath>() == 8);
     assert!(size_of::<HookConfig>() == 48);
     assert!(size_of::<HookWait>() == 8);
     assert!(size_of::<Dial>() == 16);
@@ -396,11 +436,13 @@ mod user {
         super::FlowKey,
         super::Connection,
         super::Pod,
+        super::Command,
         super::PortKey,
         super::Port,
         super::Handshake,
         super::ProbeKey,
         super::Edge,
+        super::HealthPath,
         super::HookConfig,
         super::HookWait,
         super::Dial

@@ -4,3 +4,9 @@
 #![no_std]
 
 pub mod abi;
+pub mod flow;
+pub mod http;
+pub mod tcp;
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,10 @@
 //!
 //! A module uses those above it, never those below; [`run`] alone wires them.
 
+mod causes;
 pub mod moment;
+
+pub use causes::causes;
 
 pub mod kernel;
 pub mod sockets;

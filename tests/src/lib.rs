@@ -1,1 +1,47 @@
-//! .
+//! A node to test on: real namespaces, real packets, a small kubelet, and the agent as a plain binary.
+//!
+//! A [`Node`] is a network namespace and a mount namespace of its own, with a bridge, pods behind it,
+//! clients outside it and an nftables proxy that lags a second behind the endpoints, as kube-proxy does.
+//! Nothing on the machine's own network is touched, nodes do not see each other, and all of a node dies
+//! with the process that made it, however that process ends.
+//!
+//! The modules, in the order in which they build on each other:
+//!
+//! | | |
+//! |---|---|
+//! | [`clock`], [`journal`], [`process`], [`http`] | time, events to wait for, child processes, HTTP/1.1 |
+//! | [`netns`], [`cgroup`], [`host`] | the kernel's side of a node |
+//! | [`manifest`], [`proxy`], [`cluster`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
+//! | [`pod`], [`client`], [`conn`], [`load`] | who talks to whom |
+//! | [`kubelet`], [`agent`] | who stops the pods, and who holds the hook |
+//! | [`node`], [`scenario`] | all of it behind one handle, and a frame for tests |
+
+pub mod agent;
+pub mod cgroup;
+pub mod client;
+pub mod clock;
+pub mod cluster;
+pub mod conn;
+pub mod host;
+pub mod http;
+pub mod journal;
+pub mod kubelet;
+pub mod leftovers;
+pub mod load;
+pub mod manifest;
+pub mod netns;
+pub mod node;
+pub mod pod;
+pub mod process;
+pub mod proxy;
+pub mod scenario;
+
+pub use agent::Agent;
+pub use client::Client;
+pub use conn::{Conn, Server};
+pub use kubelet::{Kubelet, Stop};
+pub use leftovers::leftovers;
+pub use load::Load;
+pub use manifest::Hook;
+pub use node::{Family, Node};
+pub use pod::Pod;

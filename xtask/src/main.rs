@@ -1,1 +1,80 @@
-fn main() {}
+//! lastcall's chores, the same on a laptop and in CI: `cargo xtask VERB`.
+
+mod apt;
+mod build;
+mod child;
+mod demo;
+mod ebpf;
+mod kernel_object;
+mod linker;
+mod root;
+mod tidy;
+mod tiers;
+mod toolchain;
+mod workspace;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "lastcall's chores", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build the kernel object, with whatever toolchain is there or can be installed
+    Ebpf {
+        /// Build even if the object is up to date
+        #[arg(long)]
+        force: bool,
+    },
+    /// Run all tests, or one tier of them; installs what they need and says so
+    Test {
+        /// Only this tier
+        #[arg(long, value_enum)]
+        tier: Option<tiers::Tier>,
+        /// For the test programs: part of a test's name, and the options of Rust's tests
+        #[arg(last = true, value_name = "FILTER")]
+        filter: Vec<String>,
+    },
+    /// Show on a simulated node what a preStop hook is worth: none, sleep, lastcall
+    Demo {
+        /// Write the results to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// For the demo, as they are
+        #[arg(last = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
+    /// Check the house rules that the compiler does not check
+    Tidy,
+}
+
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.verb) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    let workspace = workspace::Workspace::locate()?;
+    match verb {
+        Verb::Ebpf { force } => ebpf::run(&workspace, force).map(drop),
+        Verb::Test { tier, filter } => tiers::run(&workspace, tier, &filter),
+        Verb::Demo { json, options } => {
+            let json = json.map(|file| ["--json".into(), file.into_os_string()]);
+            let arguments: Vec<OsString> = json.into_iter().flatten().chain(options).collect();
+            demo::run(&workspace, &arguments)
+        }
+        Verb::Tidy => tidy::run(&workspace),
+    }
+}

@@ -2,9 +2,37 @@
 //!
 //! In: Pods, EndpointSlices and Services, from manifests ([`manifests`]) or, later, the API server;
 //! both feed one [`index`] by apply, delete and reset. Out: [`PodFacts`] of the pods of this node,
-//! and a notice whenever one changes. Only a Pod's deletionTimestamp starts a drain; a slice informs
-//! (names, ports, appProtocol, when it was withdrawn) and is believed only in the pod's own namespace
-//! with its UID, or with its address and no targetRef.
+//! and a notice whenever one changes ([`Cluster::subscribe`]). Only a Pod's deletionTimestamp starts
+//! a drain; a slice informs (names, ports, appProtocol, when it was withdrawn) and is believed only
+//! in the pod's own namespace with its UID, or with its address and no targetRef.
+//!
+//! | file | in | out |
+//! |---|---|---|
+//! | [`object`] | a Kubernetes object | a small record of it |
+//! | `pod`, `slice`, `service`, `port` | the parts of such a record | |
+//! | `exposure`, `end` | records | kind of Service; the pod's end (pure) |
+//! | `unlisted` | slices without Pod objects (files only) | records of their pods |
+//! | `join` | one namespace's records | facts (pure) |
+//! | [`index`] | apply, delete, reset | facts, and whose changed |
+//! | [`handle`] | the same, shared | queries and notices for tasks |
+//! | [`manifests`] | a directory or file | the whole set of records, again on every change |
+
+mod end;
+mod exposure;
+pub mod handle;
+pub mod index;
+mod join;
+pub mod manifests;
+pub mod object;
+mod pod;
+mod port;
+mod service;
+mod slice;
+mod unlisted;
+
+pub use handle::{Changes, Cluster};
+pub use index::Index;
+pub use object::{Kind, Object, Options, Record};
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -81,17 +109,19 @@ pub struct PodFacts {
     pub name: PodName,
     /// metadata.uid, empty where a manifest has none.
     pub uid: String,
-    /// Every address of status.podIPs, or of the slices that are believed.
+    /// Every address of status.podIPs; where files give none, those of the slices that are believed.
     pub addresses: BTreeSet<IpAddr>,
     /// spec.hostNetwork
     pub host_network: bool,
+    /// status.phase is Succeeded or Failed: nothing of it runs, its address may be another pod's by now.
+    pub finished: bool,
     /// The workload (owner) that metrics name: `Deployment/web`, or empty.
     pub workload: String,
     /// Ports that count: slices' and containerPorts. Empty: those that it listens on.
     pub ports: BTreeSet<PortFacts>,
     /// Paths of its HTTP probes: requests for them are health checks.
     pub health_paths: BTreeSet<String>,
-    /// How many probes the kubelet sends it, per second.
+    /// How many connections the kubelet's readiness and liveness probes open, per second.
     pub probes_per_second: f64,
     /// A liveness or startup probe can kill it.
     pub killable_by_probe: bool,
@@ -112,11 +142,13 @@ pub struct PodFacts {
 pub struct Terminating {
     /// When this agent saw it first.
     pub first_seen: Moment,
-    /// metadata.deletionGracePeriodSeconds
-    pub grace: Duration,
+    /// metadata.deletionGracePeriodSeconds, from `first_seen` on; it only ever shrinks. `None`: no
+    /// Pod object says it (files with slices alone), `--default-grace` holds.
+    pub grace: Option<Duration>,
     /// metadata.deletionTimestamp, seconds of the API server's clock: only ever compared with
     /// another value of the same field (a second delete with a shorter grace moves it earlier).
-    pub deletion_timestamp: i64,
+    /// `None`: a slice alone says that the pod is Terminating.
+    pub deletion_timestamp: Option<i64>,
     /// When a believed slice first showed it not ready, for the propagation metric.
     pub withdrawn: Option<Moment>,
 }

@@ -1,4 +1,192 @@
-//! One drain: what it promises ([`contract`]), when it ends ([`policy`], pure), and the task that runs it.
+//! One drain: what it promises, when it ends, and the task that runs it.
+//!
+//! In: a pod that is Terminating, or whose hook calls. Out: a [`Verdict`] for everyone who waits, and
+//! what happened after it (late, cut). [`contract`] and [`policy`] are pure; [`task`] looks, asks the
+//! policy, and sleeps until something changes; [`registry`] keeps one drain a pod.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    cluster::{PodFacts, PodName},
+    ledger::{Ledger, View},
+    moment::Moment,
+};
 
 pub mod contract;
+mod eyes;
+mod happened;
 pub mod policy;
+pub mod registry;
+pub mod services;
+mod task;
+mod wake;
+
+pub use happened::{Fallback, Happened, Listener};
+pub use registry::Drains;
+pub use services::{AttachChoice, Bounds, Paces, Services};
+pub use wake::Wake;
+
+use contract::Contract;
+use policy::Outcome;
+
+/// How a drain ended, for everyone who waited.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The decision.
+    pub outcome: Outcome,
+    /// When it was made.
+    pub at: Moment,
+    /// One sentence for people.
+    pub why: String,
+    /// What was left.
+    pub view: View,
+    /// From the kernel's last event (a connection's close) to the decision, where the decision waited
+    /// for nothing else.
+    pub after_last_close: Option<std::time::Duration>,
+}
+
+/// Where a drain stands.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// What it waits for, for people.
+    pub waiting_for: String,
+    /// What is left.
+    pub view: View,
+    /// When it will be answered in any case.
+    pub deadline: Option<Moment>,
+    /// Why its pod is polled, if it is.
+    pub fallback: Option<Fallback>,
+    /// How it ended.
+    pub verdict: Option<Arc<Verdict>>,
+    /// The pod is gone, nothing is watched any more.
+    pub over: bool,
+}
+
+/// One pod's drain. Shared by its task, the hooks that wait, and the status page.
+pub struct Drain {
+    /// When its end was seen first: deletion or hook.
+    pub began: Moment,
+    /// What was asked for.
+    pub contract: Contract,
+    /// What the kernel rings.
+    pub wake: Arc<Wake>,
+    identity: Mutex<Identity>,
+    ledger: Mutex<Ledger>,
+    progress: watch::Sender<Progress>,
+    hooks: AtomicU32,
+    listener: Listener,
+}
+
+/// Whose drain it is, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// What the sources say; a hook may be earlier than they.
+    pub facts: Option<Arc<PodFacts>>,
+    /// Every address that it was called by.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl Drain {
+    fn new(began: Moment, contract: Contract, identity: Identity, listener: Listener) -> Self {
+        Self {
+            began,
+            contract,
+            wake: Arc::default(),
+            identity: Mutex::new(identity),
+            ledger: Mutex::new(Ledger::new(began)),
+            progress: watch::Sender::new(Progress::default()),
+            hooks: AtomicU32::new(0),
+            listener,
+        }
+    }
+
+    /// Whose it is.
+    pub fn identity(&self) -> Identity {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its name, where the sources know the pod.
+    pub fn name(&self) -> Option<PodName> {
+        self.identity().facts.map(|f| f.name.clone())
+    }
+
+    fn learn(&self, facts: Option<Arc<PodFacts>>, addresses: impl IntoIterator<Item = IpAddr>) {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(facts) = facts {
+            identity.addresses.extend(facts.addresses.iter().copied());
+            identity.facts = Some(facts);
+        }
+        identity.addresses.extend(addresses);
+    }
+
+    /// What is known of its connections.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it stands.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Hooks that wait.
+    pub fn hooks_waiting(&self) -> u32 {
+        self.hooks.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the verdict. Dropping the future leaves the drain as it is.
+    pub async fn verdict(&self) -> Arc<Verdict> {
+        struct Leave<'a>(&'a AtomicU32);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.hooks.fetch_add(1, Ordering::Relaxed);
+        let _leave = Leave(&self.hooks);
+        // A hook that comes is news to the policy.
+        self.wake.removed.notify_one();
+        let mut progress = self.progress.subscribe();
+        loop {
+            if let Some(verdict) = &progress.borrow_and_update().verdict {
+                return Arc::clone(verdict);
+            }
+            if progress.changed().await.is_err() {
+                // The sender lives in `self`.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until nothing of the pod is watched any more.
+    pub async fn over(&self) {
+        let mut progress = self.progress.subscribe();
+        // The sender lives in `self`.
+        let _ = progress.wait_for(|p| p.over).await;
+    }
+
+    fn happened(&self, what: &Happened) {
+        (self.listener)(self, what);
+    }
+}
+
+impl fmt::Display for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let identity = self.identity();
+        match (&identity.facts, identity.addresses.first()) {
+            (Some(facts), _) => write!(f, "{}", facts.name),
+            (None, Some(address)) => write!(f, "pod {address}"),
+            (None, None) => f.write_str("a pod without name or address"),
+        }
+    }
+}

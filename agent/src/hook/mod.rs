@@ -1,1 +1,19 @@
-//! .
+//! The preStop hook: who calls, what it asks for, and the answer once its pod has drained.
+//!
+//! In: the kubelet's connection, which a cgroup connect program sent to `127.x.y.z` (24 bits that name
+//! the pod) or left waiting at `240.x.y.z` while nobody was home. Out: a [`desk::Call`] for the
+//! drain, and the caller's answer when the drain is over.
+//!
+//! [`listen`] takes connections in, [`identity`] and [`parameters`] (pure) read them, [`server`]
+//! speaks HTTP, [`desk`] is what the rest of the agent does for it. While a hook is held its
+//! connection is state, not a process: [`held`] saves it and makes it again after a `kill -9`.
+
+pub mod answer;
+pub mod desk;
+mod exchange;
+pub mod held;
+pub mod identity;
+mod line;
+pub mod listen;
+pub mod parameters;
+pub mod server;

@@ -4,10 +4,45 @@
 //! One OS thread enters namespaces, never a tokio worker; what it opens there (a sock_diag socket, a
 //! route socket) is used from anywhere afterwards.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that fails is meant to panic"))]
+
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+
+mod cookie;
+mod counters;
+mod directory;
+mod error;
+mod filter;
+mod index;
+mod links;
+mod namespace;
+mod namespaces;
+mod opening_rates;
+mod sock_diag;
+mod tcp_info;
+#[cfg(test)]
+mod tests_fixture;
+#[cfg(test)]
+mod tests_links;
+#[cfg(test)]
+mod tests_namespaces;
+#[cfg(test)]
+mod tests_rates;
+#[cfg(test)]
+mod tests_sock_diag;
+mod thread;
+mod watch;
+mod wire;
+
+pub use error::{Error, Result};
+pub use filter::{Filter, Ports, States};
+pub use links::LinkEvents;
+pub use namespace::Namespace;
+pub use namespaces::{DIRECTORY, Namespaces};
+pub use opening_rates::{OpeningRate, OpeningRates};
 
 use crate::moment::Moment;
 
@@ -24,11 +59,13 @@ pub struct Socket {
     pub peer: SocketAddr,
     /// Inode of the socket's file; 0: not accepted yet, or orphaned.
     pub inode: u32,
-    /// Bytes received and not read (for LISTEN: connections waiting for accept).
+    /// Bytes received and not read; a FIN that was not read counts as one (for LISTEN: connections
+    /// waiting for accept).
     pub receive_queue: u32,
-    /// Bytes written and not acknowledged.
+    /// Bytes written and not acknowledged; a FIN counts as one (for LISTEN: how many connections may
+    /// wait for accept).
     pub send_queue: u32,
-    /// Retransmissions of the oldest unacknowledged segment, without an answer so far.
+    /// Retransmissions, zero-window probes or keep-alive probes sent in a row without an answer.
     pub retransmits: u8,
     /// Cgroup (v2) id of the socket; 0 where the kernel does not tell.
     pub cgroup: u64,
@@ -88,6 +125,9 @@ pub struct Dump {
     pub started: Moment,
     /// When the last answer had come.
     pub finished: Moment,
+    /// The kernel said, each time it was asked again, that the sockets changed under the dump: one may
+    /// be missing that is there.
+    pub interrupted: bool,
     /// The sockets, in no order.
     pub sockets: Vec<Socket>,
 }

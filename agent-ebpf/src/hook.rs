@@ -1,0 +1,290 @@
+//! `cgroup/connect`: the kubelet's call finds the agent, or, with nobody home, becomes a sleep.
+//!
+//! In: a `connect()` of the kubelet to `podIP:9902`. Out: the same call to `127.x.y.z`, where the
+//! agent listens; or, without an agent, to `240.x.y.z` on `lo` with a user timeout, where nothing
+//! answers it until the timeout, or an agent that has come back in the meantime. The 24 bits name
+//! the pod ([`DIALS`]), so that nothing a tenant writes into the request can.
+//!
+//! Every other call, of anybody, passes untouched.
+
+use core::ptr::{read_volatile, write_volatile};
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, bpf_sock_addr, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1},
+    helpers::generated as helpers,
+    programs::{SockAddrContext, SockOpsContext},
+};
+use lastcall_ebpf::{
+    abi::{Address, Dial, HookConfig, ProbeKey, hook_count},
+    flow::mapped,
+};
+
+use crate::count::add;
+use crate::maps::{DIALS, HOOK_CONFIG, HOOK_COUNTS, HOOK_WAITS, KUBELET_SOCKETS, PROBES};
+
+/// The call goes on.
+const PASS: i32 = 1;
+const SOCK_STREAM: u32 = 1;
+const AF_INET: u32 = 2;
+const SOL_SOCKET: i32 = 1;
+const SO_BINDTODEVICE: i32 = 25;
+const IPPROTO_TCP: i32 = 6;
+const TCP_USER_TIMEOUT: i32 = 18;
+const LISTEN: u32 = 10;
+/// `BPF_F_CURRENT_NETNS`.
+const CURRENT_NETNS: u64 = u64::MAX;
+/// `BPF_SOCK_OPS_TCP_CONNECT_CB`: the port is chosen, the SYN has not left.
+const TCP_CONNECT_CB: u32 = 3;
+/// The agent's addresses: 127.x.y.z.
+const HOME: u32 = 127 << 24;
+/// Nobody's addresses: 240.x.y.z (RFC 1112 section 4, reserved). Never routed.
+const NOBODY: u32 = 240 << 24;
+/// How many names are tried for a pod whose 24 bits are another's.
+const NAMES: u32 = 8;
+
+#[inline(always)]
+fn count(index: u32) {
+    if let Some(n) = HOOK_COUNTS.get_ptr_mut(index) {
+        // SAFETY: a map value that was just looked up.
+        unsafe { add(n, 1) };
+    }
+}
+
+/// `connect()` of an IPv4 socket.
+#[inline(always)]
+pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
+    let Some(config) = ours(ctx) else { return PASS };
+    // SAFETY: a context field.
+    let dialled = unsafe { (*ctx.sock_addr).user_ip4 };
+    let bytes = dialled.to_ne_bytes();
+    if bytes[0] == 127 || dialled == 0 {
+        return PASS;
+    }
+    if let Some(to) = redirect(ctx, config, mapped(bytes)) {
+        let to = core::hint::black_box(to.to_be());
+        // SAFETY: a context field that this program type may write, whole.
+        unsafe { write_volatile(&raw mut (*ctx.sock_addr).user_ip4, to) };
+    }
+    PASS
+}
+
+/// `connect()` of an IPv6 socket, which may carry an IPv4 address.
+#[inline(always)]
+pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
+    let Some(config) = ours(ctx) else { return PASS };
+    let a = ctx.sock_addr;
+    // SAFETY: the address that is dialled.
+    let pod = unsafe { words(&raw const (*a).user_ip6) };
+    let v4 = word(&pod, 0) == 0 && word(&pod, 4) == 0 && word(&pod, 8) == 0xffff;
+    let loopback = word(&pod, 0) == 0 && word(&pod, 4) == 0 && word(&pod, 8) == 0 && word(&pod, 12) <= 1;
+    if loopback || v4 && pod[12] == 127 {
+        return PASS;
+    }
+    if let Some(to) = redirect(ctx, config, pod) {
+        let to = core::hint::black_box(to.to_be());
+        // SAFETY: context fields that this program type may write, whole.
+        unsafe {
+            write_volatile(&raw mut (*a).user_ip6[0], 0);
+            write_volatile(&raw mut (*a).user_ip6[1], 0);
+            write_volatile(&raw mut (*a).user_ip6[2], 0xffffu32.to_be());
+            write_volatile(&raw mut (*a).user_ip6[3], to);
+        }
+    }
+    PASS
+}
+
+#[inline(always)]
+fn word(a: &Address, at: usize) -> u32 {
+    u32::from_be_bytes([a[at], a[at + 1], a[at + 2], a[at + 3]])
+}
+
+/// Is this a call of the kubelet to the hook's port? Notes the kubelet's other calls for [`probe`].
+#[inline(always)]
+fn ours(ctx: &SockAddrContext) -> Option<&'static HookConfig> {
+    let config = HOOK_CONFIG.get(0)?;
+    let a = ctx.sock_addr;
+    // SAFETY: context fields.
+    let (kind, port) = unsafe { ((*a).type_, (*a).user_port) };
+    if config.port == 0 || kind != SOCK_STREAM || !in_namespace(ctx, config) {
+        return None;
+    }
+    let hook = u16::from_be(port as u16) == config.port;
+    if !is_kubelet(config) {
+        if hook {
+            count(hook_count::NOT_THE_KUBELET);
+        }
+        return None;
+    }
+    // SAFETY: the context of this program.
+    let cookie = unsafe { helpers::bpf_get_socket_cookie(a.cast()) };
+    let _ = KUBELET_SOCKETS.insert(&cookie, &1, 0);
+    hook.then_some(config)
+}
+
+#[inline(always)]
+fn in_namespace(ctx: &SockAddrContext, config: &HookConfig) -> bool {
+    // SAFETY: the context of this program.
+    unsafe { helpers::bpf_get_netns_cookie(ctx.sock_addr.cast()) == config.netns_cookie }
+}
+
+#[inline(always)]
+fn is_kubelet(config: &HookConfig) -> bool {
+    // SAFETY: no preconditions.
+    if config.cgroup != 0 && unsafe { helpers::bpf_get_current_cgroup_id() } != config.cgroup {
+        return false;
+    }
+    if config.comm[0] == 0 {
+        return config.cgroup != 0;
+    }
+    let mut comm = [0u8; 16];
+    // SAFETY: sixteen bytes on the stack.
+    if unsafe { helpers::bpf_get_current_comm(comm.as_mut_ptr().cast(), 16) } != 0 {
+        return false;
+    }
+    u128::from_ne_bytes(comm) == u128::from_ne_bytes(config.comm)
+}
+
+/// Where the call is to go instead; `None`: where it was going.
+#[inline(always)]
+fn redirect(ctx: &SockAddrContext, config: &HookConfig, pod: Address) -> Option<u32> {
+    let mut wait_ms = config.unknown_wait_ms;
+    // SAFETY: eight bytes, written whole by the agent.
+    if let Some(wait) = unsafe { HOOK_WAITS.get(&pod) } {
+        if wait.pass_through != 0 {
+            count(hook_count::PASSED_THROUGH);
+            return None;
+        }
+        wait_ms = wait.wait_ms;
+    }
+    let bits = name(&pod);
+    if somebody_home(ctx, config) {
+        count(hook_count::HOME);
+        return Some(HOME | bits);
+    }
+    count(hook_count::NOBODY_HOME);
+    let a: *mut bpf_sock_addr = ctx.sock_addr;
+    let mut lo = *b"lo\0\0";
+    // SAFETY: both values live on the stack, their sizes are given.
+    unsafe {
+        helpers::bpf_setsockopt(a.cast(), IPPROTO_TCP, TCP_USER_TIMEOUT, (&raw mut wait_ms).cast(), 4);
+        helpers::bpf_setsockopt(a.cast(), SOL_SOCKET, SO_BINDTODEVICE, (&raw mut lo).cast(), 3);
+    }
+    Some(NOBODY | bits)
+}
+
+/// 24 bits that name the pod: its address's last, or, where another pod has those, the next free.
+#[inline(always)]
+fn name(pod: &Address) -> u32 {
+    let own = u32::from_be_bytes([0, pod[13], pod[14], pod[15]]);
+    for i in 0..NAMES {
+        let bits = (own + i) & 0x00ff_ffff;
+        // x.y.z of 0.0.1 is 127.0.0.1, where people call; of 0.0.0, no host address.
+        if bits <= 1 {
+            continue;
+        }
+        // SAFETY: sixteen bytes, written once.
+        match unsafe { DIALS.get(&bits) } {
+            Some(dial) if same(&dial.pod, pod) => return bits,
+            Some(_) => {}
+            None if DIALS.insert(&bits, &Dial { pod: *pod }, u64::from(BPF_NOEXIST)).is_ok() => return bits,
+            None => {}
+        }
+    }
+    count(hook_count::NO_NAME);
+    0x00ff_ffff
+}
+
+#[inline(always)]
+fn same(a: &Address, b: &Address) -> bool {
+    u128::from_ne_bytes(*a) == u128::from_ne_bytes(*b)
+}
+
+/// Does the agent listen? A listener without its mark is a squatter's, and gains nothing.
+#[inline(always)]
+fn somebody_home(ctx: &SockAddrContext, config: &HookConfig) -> bool {
+    // SAFETY: all zero is a valid tuple.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+        saddr: 0,
+        daddr: (HOME | 1).to_be(),
+        sport: 0,
+        dport: config.port.to_be(),
+    };
+    // SAFETY: `tuple` lives on the stack, 12 bytes of it are IPv4's; the socket is released.
+    unsafe {
+        let sk = helpers::bpf_sk_lookup_tcp(ctx.sock_addr.cast(), &raw mut tuple, 12, CURRENT_NETNS, 0);
+        if sk.is_null() {
+            return false;
+        }
+        let home = (*sk).state == LISTEN && (*sk).mark == config.mark;
+        helpers::bpf_sk_release(sk.cast());
+        home
+    }
+}
+
+/// `sock_ops`: a socket of the kubelet is about to send its SYN. Its probes last a millisecond, so
+/// nobody can ask afterwards whose they were.
+#[inline(always)]
+pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
+    if ctx.op() != TCP_CONNECT_CB {
+        return 0;
+    }
+    // SAFETY: the context of this program.
+    let cookie = unsafe { helpers::bpf_get_socket_cookie(ctx.ops.cast()) };
+    if KUBELET_SOCKETS.get_ptr(&cookie).is_none() {
+        return 0;
+    }
+    let o = ctx.ops;
+    // SAFETY: context fields. Both families' are read whatever the family: a choice between two
+    // pointers into the context is refused by the verifier, a choice between two values is not.
+    let (local4, peer4, local6, peer6) = unsafe {
+        (
+            read_volatile(&raw const (*o).remote_ip4),
+            read_volatile(&raw const (*o).local_ip4),
+            words(&raw const (*o).remote_ip6),
+            words(&raw const (*o).local_ip6),
+        )
+    };
+    let (local, peer) = if ctx.family() == AF_INET {
+        (mapped(local4.to_ne_bytes()), mapped(peer4.to_ne_bytes()))
+    } else {
+        (local6, peer6)
+    };
+    let key = ProbeKey {
+        local,
+        peer,
+        local_port: u32::from_be(ctx.remote_port()) as u16,
+        peer_port: ctx.local_port() as u16,
+    };
+    let _ = PROBES.insert(&key, &cookie, 0);
+    0
+}
+
+/// An IPv6 address of a context, read word by word as the verifier wants it.
+///
+/// # Safety
+///
+/// `p` points to such a field of the program's context.
+#[inline(always)]
+unsafe fn words(p: *const [u32; 4]) -> Address {
+    // SAFETY: the caller's promise.
+    let words = unsafe {
+        [
+            read_volatile(&raw const (*p)[0]),
+            read_volatile(&raw const (*p)[1]),
+            read_volatile(&raw const (*p)[2]),
+            read_volatile(&raw const (*p)[3]),
+        ]
+    };
+    let mut a = [0; 16];
+    let mut i = 0;
+    while i < 4 {
+        let b = words[i].to_ne_bytes();
+        a[i * 4] = b[0];
+        a[i * 4 + 1] = b[1];
+        a[i * 4 + 2] = b[2];
+        a[i * 4 + 3] = b[3];
+        i += 1;
+    }
+    a
+}

@@ -1,0 +1,100 @@
+//! Every map: key, value, who writes, who reads, its size, and what happens when it is full.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, bpf_sock_tuple},
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+};
+use lastcall_ebpf::{
+    abi::{
+        Address, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait, Pod, Port, PortKey,
+        ProbeKey, hook_count,
+    },
+    flow::Packet,
+    http::{HeadScan, REQUEST_PEEK, RESPONSE_PEEK},
+};
+
+/// More pods than a node has (Kubernetes' limit is 110; some raise it to 500).
+const MAX_PODS: u32 = 1024;
+
+/// A draining pod's address to its number. Agent writes, TC reads. Full: the pod is polled.
+#[map]
+pub(crate) static LOCALS: HashMap<Address, u32> = HashMap::with_max_entries(4 * MAX_PODS, 0);
+
+/// A draining pod's counters. Agent inserts, TC counts. Full: the pod is polled.
+#[map]
+pub(crate) static PODS: HashMap<u32, Pod> = HashMap::with_max_entries(MAX_PODS, 0);
+
+/// Ports that count. Agent writes, TC reads. Full: the pod is polled.
+#[map]
+pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::with_max_entries(8 * MAX_PODS, 0);
+
+/// Paths of health checks. Agent writes, TC reads. Full: such checks count as traffic.
+#[map]
+pub(crate) static HEALTH_PATHS: HashMap<HealthPath, u8> = HashMap::with_max_entries(16 * MAX_PODS, BPF_F_NO_PREALLOC);
+
+/// Sources that do not keep a pod unsettled. Agent writes at start, TC reads.
+#[map]
+pub(crate) static IGNORED_SOURCES: LpmTrie<Address, u8> = LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// The connection table. TC writes in place, the agent reads it in batches and removes what a dump
+/// has proved gone. Its size is the agent's flag; full: counted in `Pod::refused`, and the pod polled.
+#[map]
+pub(crate) static CONNECTIONS: HashMap<FlowKey, Connection> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Handshakes answered, not yet completed. TC only. Full: the oldest goes, and that connection is
+/// found by its first packet out of the pod instead: a flood of SYNs costs nothing else.
+#[map]
+pub(crate) static HANDSHAKES: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(16_384, 0);
+
+/// "Look now" for the agent. Full: counted in `Pod::edges_lost`; the reconcile comes within a second.
+#[map]
+pub(crate) static EDGES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// What one run works on: too large for the stack of 512 bytes. TC runs with bottom halves off, so
+/// a processor's value has one user at a time.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// [`SCRATCH`]'s one value.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) packet: Packet,
+    pub(crate) key: FlowKey,
+    pub(crate) probe: ProbeKey,
+    pub(crate) fresh: Connection,
+    pub(crate) tuple: bpf_sock_tuple,
+    pub(crate) target_hash: u32,
+    pub(crate) scan: HeadScan,
+    pub(crate) request: [u8; REQUEST_PEEK],
+    pub(crate) response: [u8; RESPONSE_PEEK],
+}
+
+/// The kubelet's connections by tuple. `sock_ops` writes, TC and the agent read. Pinned. Full: the
+/// oldest goes; a probe lasts a second.
+#[map]
+pub(crate) static PROBES: LruHashMap<ProbeKey, u64> = LruHashMap::pinned(16_384, 0);
+
+/// The kubelet's sockets by cookie. The connect programs write, `sock_ops` reads. Pinned.
+#[map]
+pub(crate) static KUBELET_SOCKETS: LruHashMap<u64, u8> = LruHashMap::pinned(4096, 0);
+
+/// How the hook programs behave. Agent writes, the connect programs read. Pinned, so that they go on
+/// without an agent.
+#[map]
+pub(crate) static HOOK_CONFIG: Array<HookConfig> = Array::pinned(1, 0);
+
+/// How long a pod's hook sleeps while nobody is home. Agent writes, the connect programs read.
+/// Pinned. Full: the pod sleeps as long as an unknown one.
+#[map]
+pub(crate) static HOOK_WAITS: HashMap<Address, HookWait> = HashMap::pinned(4 * MAX_PODS, BPF_F_NO_PREALLOC);
+
+/// Which pod the 24 bits of a dial mean. The connect programs write, the agent reads. Pinned: an
+/// agent that takes a waiting hook over must know whose it is. Full: the oldest goes.
+#[map]
+pub(crate) static DIALS: LruHashMap<u32, Dial> = LruHashMap::pinned(4 * MAX_PODS, 0);
+
+/// What the connect programs did. They write, the agent reads. Pinned, so that sleeps while it was
+/// away are counted.
+#[map]
+pub(crate) static HOOK_COUNTS: Array<u64> = Array::pinned(hook_count::LEN, 0);

@@ -1,0 +1,148 @@
+//! The text of a manifest in, its objects out.
+//!
+//! Each document is read twice: once for the kinds, which `kubectl` prints after the items of a List
+//! (and after the endpoints of an EndpointSlice), then into the types of those kinds. So an error
+//! keeps its line and column, and an unknown kind may have any content.
+
+use serde::{Deserialize, de::DeserializeSeed};
+
+use super::document::{Content, Document, Head};
+
+/// Why a file is not understood, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct ParseError {
+    /// Line and column, from 1.
+    pub(super) at: Option<(u64, u64)>,
+    pub(super) reason: String,
+}
+
+/// Reads YAML or JSON, whichever it is; one or more documents.
+///
+/// A text without any document is an error. `kubectl` prints a List without items when there is
+/// nothing, so that an empty file is one that was truncated, or not written yet; it must not look like
+/// "all pods are gone".
+pub(super) fn parse(bytes: &[u8]) -> Result<Content, ParseError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
+        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
+        ParseError { at: Some((line as u64, column as u64)), reason: "not UTF-8".into() }
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut content = Content::default();
+    let documents =
+        if text.trim_start().starts_with('{') { json(text, &mut content) } else { yaml(text, &mut content) }?;
+    if documents == 0 {
+        let reason = "it has no document: truncated, or not written yet (a List without items says that \
+                      there is nothing)";
+        return Err(ParseError { at: None, reason: reason.into() });
+    }
+    Ok(content)
+}
+
+/// JSON documents one after the other.
+fn json(text: &str, content: &mut Content) -> Result<usize, ParseError> {
+    let error = |error: serde_json::Error| ParseError {
+        at: (error.line() > 0).then(|| (error.line() as u64, error.column().max(1) as u64)),
+        reason: strip_location(&error.to_string()).to_owned(),
+    };
+    let mut kinds = serde_json::Deserializer::from_str(text);
+    let mut objects = serde_json::Deserializer::from_str(text);
+    let mut documents = 0;
+    // `end` is an error as long as there is something left.
+    while kinds.end().is_err() {
+        let head = Head::deserialize(&mut kinds).map_err(error)?;
+        Document { head: &head, content }.deserialize(&mut objects).map_err(error)?;
+        documents += 1;
+    }
+    Ok(documents)
+}
+
+/// serde_json says the place again at the end of its message.
+fn strip_location(message: &str) -> &str {
+    message.rfind(" at line ").map_or(message, |at| &message[..at])
+}
+
+/// YAML documents between `---`.
+fn yaml(text: &str, content: &mut Content) -> Result<usize, ParseError> {
+    let mut documents = 0;
+    for (first_line, document) in split(text) {
+        if is_blank(document) {
+            continue;
+        }
+        let error = |error: serde_saphyr::Error| {
+            let error = error.without_snippet();
+            let at = match error.location() {
+                Some(place) => (place.line() + first_line, place.column()),
+                None => (first_line + start(document), 1),
+            };
+            ParseError { at: Some(at), reason: plain(error) }
+        };
+        let head = serde_saphyr::with_deserializer_from_str_with_options(document, options(), |de| {
+            Head::deserialize(de)
+        })
+        .map_err(error)?;
+        serde_saphyr::with_deserializer_from_str_with_options(document, options(), |de| {
+            Document { head: &head, content: &mut *content }.deserialize(de)
+        })
+        .map_err(error)?;
+        documents += 1;
+    }
+    Ok(documents)
+}
+
+/// The message without the place, which is said elsewhere and counts from the document's start here.
+fn plain(error: &serde_saphyr::Error) -> String {
+    let message = error.render();
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let first = message.lines().next().unwrap_or_default();
+    let first = match first.find(": ") {
+        Some(at) if first.starts_with("line ") => &first[at + 2..],
+        _ => first,
+    };
+    strip_location(first).to_owned()
+}
+
+/// The size of the file is bounded already, and what it may hold by that; aliases stay bounded.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_events: usize::MAX, max_nodes: usize::MAX },
+    }
+}
+
+/// Documents with the number of lines before them. `---` at a line's start is never content in YAML
+/// (1.2, section 9.1.2), so that no parser is needed to find it; documents are then parsed each on its own,
+/// with its own kinds.
+fn split(text: &str) -> Vec<(u64, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line, mut at) = (0, 0, 0);
+    for (line, content) in text.split_inclusive('\n').enumerate() {
+        let marker = content
+            .strip_prefix("---")
+            .filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if marker.is_some() && at > start {
+            documents.push((start_line, &text[start..at]));
+            (start, start_line) = (at, line as u64);
+        }
+        at += content.len();
+    }
+    documents.push((start_line, &text[start..]));
+    documents
+}
+
+/// Nothing but comments, directives and markers.
+fn is_blank(document: &str) -> bool {
+    document.lines().all(is_blank_line)
+}
+
+/// The line, from 1, with which the content starts.
+fn start(document: &str) -> u64 {
+    document.lines().take_while(|line| is_blank_line(line)).count() as u64 + 1
+}
+
+fn is_blank_line(line: &str) -> bool {
+    let line = line.strip_prefix("---").or_else(|| line.strip_prefix("...")).unwrap_or(line).trim();
+    line.is_empty() || line.starts_with('#') || line.starts_with('%')
+}

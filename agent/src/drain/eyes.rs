@@ -1,0 +1,333 @@
+//! How one drain sees its pod: the kernel's table through TC, and sock_diag's dumps.
+//!
+//! In: the pod's namespace. Out: reads and dumps for the ledger. Attach first, dump second: a
+//! connection that lives through the attach is in one of the two. What cannot be attached to, or
+//! turns out blind, is polled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, protocol};
+
+use super::{Drain, Fallback, Happened, Services};
+use crate::{
+    cluster::{AppProtocol, PodFacts, PortFacts, Transport},
+    kernel::{Attach, Attachment, observer::PodNumber},
+    moment::Moment,
+    sockets::{Dump, Filter, Link, Namespace, TcpState},
+};
+
+/// Polling interval of a pod that the kernel programs do not see.
+pub const POLL: Duration = Duration::from_millis(100);
+/// Interval of the dumps that heal what packets did not show.
+pub const RECONCILE: Duration = Duration::from_secs(1);
+
+/// One read of the kernel's table.
+pub struct Table {
+    /// When it was read.
+    pub at: Moment,
+    /// The pod's entries.
+    pub entries: Vec<(FlowKey, Connection)>,
+    /// The pod's counters.
+    pub pod: abi::Pod,
+}
+
+/// The eyes of one drain.
+pub struct Eyes {
+    services: Arc<Services>,
+    namespace: Namespace,
+    number: Option<PodNumber>,
+    attachments: BTreeMap<u32, Attachment>,
+    addresses: BTreeSet<IpAddr>,
+    fallback: Option<Fallback>,
+    /// Bytes received on counted sockets and packets seen, at the last dump.
+    witnessed: Option<(u64, u64)>,
+}
+
+impl Eyes {
+    /// Opens them: tracks the pod's addresses and attaches to its links.
+    pub async fn open(
+        services: Arc<Services>,
+        drain: &Drain,
+        namespace: Namespace,
+        facts: Option<&PodFacts>,
+    ) -> Self {
+        let mut eyes = Self {
+            services,
+            namespace,
+            number: None,
+            attachments: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            fallback: None,
+            witnessed: None,
+        };
+        if eyes.namespace.is_node() {
+            eyes.fall_back(drain, Fallback::HostNetwork);
+        } else if eyes.services.attach.is_none() {
+            eyes.fall_back(drain, Fallback::Forced);
+        } else if eyes.services.observer.is_none() {
+            eyes.fall_back(drain, Fallback::NoEbpf);
+        } else {
+            eyes.look_at_links(drain).await;
+            eyes.set_ports(drain, facts.map(|f| &f.ports), &[]);
+            if let (Some(observer), Some(number)) = (&eyes.services.observer, eyes.number) {
+                let own = facts.into_iter().flat_map(|f| f.health_paths.iter().map(String::as_str));
+                let paths = own.chain(eyes.services.health_paths.iter().map(String::as_str));
+                if let Err(e) = observer.add_health_paths(number, paths) {
+                    tracing::warn!(error = %crate::causes(&e), "health checks of {drain} count as traffic");
+                }
+            }
+        }
+        eyes
+    }
+
+    /// The programs see this pod, as far as is known.
+    pub fn by_kernel(&self) -> bool {
+        self.fallback.is_none() && self.number.is_some()
+    }
+
+    /// Why it is polled.
+    pub fn fallback(&self) -> Option<Fallback> {
+        self.fallback
+    }
+
+    /// The pod's number in the kernel's maps.
+    pub fn number(&self) -> Option<PodNumber> {
+        self.number
+    }
+
+    fn fall_back(&mut self, drain: &Drain, why: Fallback) {
+        if self.fallback.is_none() {
+            self.fallback = Some(why);
+            drain.happened(&Happened::FellBack(why));
+        }
+    }
+
+    /// Attaches to links that are new, and tracks addresses that are new. Called at the start and
+    /// whenever a link or address of the namespace changes.
+    pub async fn look_at_links(&mut self, drain: &Drain) {
+        let Some(observer) = self.services.observer.clone() else { return };
+        let links = match self.namespace.links_async().await {
+            Ok(links) => links,
+            Err(e) => {
+                tracing::warn!(error = %crate::causes(&e), "{drain}: its links cannot be listed");
+                return self.fall_back(drain, Fallback::AttachFailed);
+            }
+        };
+        let addresses: BTreeSet<IpAddr> =
+            links.iter().flat_map(|l| l.addresses.iter().copied()).filter(|a| counts(*a)).collect();
+        match self.number {
+            None => match observer.track(&addresses) {
+                Ok(number) => {
+                    self.services.wakes().insert(number, Arc::clone(&drain.wake));
+                    self.number = Some(number);
+                }
+                Err(e) => {
+                    tracing::warn!(error = %crate::causes(&e), "{drain}: its packets cannot be told apart");
+                    return self.fall_back(drain, Fallback::AttachFailed);
+                }
+            },
+            Some(number) => {
+                let new: BTreeSet<IpAddr> = addresses.difference(&self.addresses).copied().collect();
+                if let Err(e) = observer.add_addresses(number, &new) {
+                    tracing::warn!(error = %crate::causes(&e), "{drain}: an address of its cannot be told apart");
+                    self.fall_back(drain, Fallback::AttachFailed);
+                }
+            }
+        }
+        self.addresses.extend(addresses);
+        let present: BTreeSet<u32> = links.iter().map(|l| l.index).collect();
+        let gone: Vec<u32> = self.attachments.keys().filter(|i| !present.contains(i)).copied().collect();
+        for index in gone {
+            if let Some(attachment) = self.attachments.remove(&index) {
+                attachment.abandon();
+            }
+        }
+        for link in links.into_iter().filter(|l| !l.loopback) {
+            if !self.attachments.contains_key(&link.index)
+                && let Err(e) = self.attach(&link).await
+            {
+                tracing::warn!(error = %crate::causes(&*e), "{drain}: {} cannot be attached to", link.name);
+                self.fall_back(drain, Fallback::AttachFailed);
+            }
+        }
+    }
+
+    async fn attach(&mut self, link: &Link) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let Some(observer) = self.services.observer.clone() else { return Ok(()) };
+        let place = self.services.paces.enter().await;
+        let how = self.services.attach.choose(place.crowded());
+        let name = link.name.clone();
+        let first = self
+            .namespace
+            .within({
+                let (observer, name) = (Arc::clone(&observer), name.clone());
+                move || observer.attach(&name, how)
+            })
+            .await?;
+        let attachment = match first {
+            Err(e) if how == Attach::Tcx && self.services.attach.may_fall_back() => {
+                tracing::debug!(error = %crate::causes(&e), "no TCX here, trying clsact");
+                let attached = self.namespace.within(move || observer.attach(&name, Attach::Clsact)).await??;
+                self.services.attach.no_tcx();
+                attached
+            }
+            other => other?,
+        };
+        self.attachments.insert(link.index, attachment);
+        Ok(())
+    }
+
+    /// Tells the kernel which ports count: those that the cluster names, or those listened on.
+    pub fn set_ports(&mut self, drain: &Drain, facts: Option<&BTreeSet<PortFacts>>, listening: &[(u16, u8)]) {
+        let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return };
+        let named: Vec<(PortKey, Port)> = facts.into_iter().flatten().map(|p| as_map_entry(number, p)).collect();
+        let wanted = if named.is_empty() {
+            let unnamed = |&(port, protocol): &(u16, u8)| {
+                let key = PortKey { pod: number.0, port, protocol, pad: 0 };
+                (key, Port { protocol: protocol::UNKNOWN, settles: 1, pad: [0; 2] })
+            };
+            listening.iter().map(unnamed).collect()
+        } else {
+            // Without a slice nothing says which of its ports clients come to: all may.
+            let any = named.iter().any(|(_, p)| p.settles != 0);
+            named.into_iter().map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p })).collect()
+        };
+        if let Err(e) = observer.set_ports(number, wanted) {
+            tracing::warn!(error = %crate::causes(&e), "{drain}: its ports find no place in the kernel's map");
+            self.fall_back(drain, Fallback::AttachFailed);
+        }
+    }
+
+    /// Arms the pod's edge event, then reads its table: what ends after the read sends an event.
+    pub fn read(&mut self, drain: &Drain) -> Option<Table> {
+        let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return None };
+        let read = observer.arm(number).and_then(|()| {
+            let at = Moment::now();
+            let entries = observer.connections(number)?;
+            Ok(Table { at, entries, pod: observer.pod(number)? })
+        });
+        match read {
+            Ok(table) => {
+                if table.pod.refused > 0 {
+                    self.fall_back(drain, Fallback::TableFull);
+                }
+                Some(table)
+            }
+            Err(e) => {
+                tracing::warn!(error = %crate::causes(&e), "{drain}: the kernel's table cannot be read");
+                self.fall_back(drain, Fallback::AttachFailed);
+                None
+            }
+        }
+    }
+
+    /// Dumps the namespace's sockets.
+    pub async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
+        match self.namespace.dump_async(Filter::drain()).await {
+            Ok(dump) => {
+                self.compare(drain, &dump);
+                Some(dump)
+            }
+            Err(e) => {
+                tracing::warn!(error = %crate::causes(&e), "{drain}: its sockets cannot be dumped");
+                None
+            }
+        }
+    }
+
+    /// TCP and UDP ports that somebody listens on in the namespace.
+    pub async fn listening(&self, dump: &Dump) -> Vec<(u16, u8)> {
+        let tcp = dump.sockets.iter().filter(|s| s.state == TcpState::Listen).map(|s| (s.local.port(), TCP));
+        let mut ports: BTreeSet<(u16, u8)> = tcp.collect();
+        let namespace = self.namespace.clone();
+        if let Ok(Ok(udp)) = tokio::task::spawn_blocking(move || namespace.listening_udp_ports()).await {
+            ports.extend(udp.into_iter().map(|p| (p, UDP)));
+        }
+        ports.into_iter().collect()
+    }
+
+    /// Bytes that move while no packet is seen: something before our program ends the packets' way.
+    fn compare(&mut self, drain: &Drain, dump: &Dump) {
+        if !self.by_kernel() {
+            return;
+        }
+        let (Some(observer), Some(number)) = (&self.services.observer, self.number) else { return };
+        let Ok(pod) = observer.pod(number) else { return };
+        let outside = |s: &&crate::sockets::Socket| {
+            !s.peer.ip().is_loopback() && !self.addresses.contains(&s.peer.ip()) && s.info.is_some()
+        };
+        let received: u64 = dump
+            .sockets
+            .iter()
+            .filter(outside)
+            .filter_map(|s| s.info.as_ref())
+            .map(|i| i.bytes_received)
+            .sum();
+        let packets = pod.packets_in + pod.packets_out;
+        if let Some((bytes_before, packets_before)) = self.witnessed
+            && received > bytes_before
+            && packets == packets_before
+        {
+            self.fall_back(drain, Fallback::Blind);
+        }
+        self.witnessed = Some((received, packets));
+    }
+
+    /// Takes entries out of the kernel's table that a dump has proved gone.
+    pub fn remove_stale(&self, table: &Table, stale: &[FlowKey]) -> u64 {
+        let (Some(observer), Some(_)) = (&self.services.observer, self.number) else { return 0 };
+        let entry = |key: &FlowKey| table.entries.iter().find(|(k, _)| k == key);
+        stale.iter().filter_map(entry).filter(|(k, c)| observer.remove_stale(*k, c).unwrap_or(false)).count() as u64
+    }
+
+    /// Is this connection the kubelet's?
+    pub fn is_probe(&self, key: &abi::ProbeKey) -> bool {
+        self.services.observer.as_ref().is_some_and(|o| o.is_probe(key))
+    }
+
+    /// Closes them. A namespace that lives on gets its links back as they were; a dying one takes
+    /// the programs with it.
+    pub async fn close(self) {
+        let attachments: Vec<Attachment> = self.attachments.into_values().collect();
+        if self.namespace.is_gone() {
+            for attachment in attachments {
+                attachment.abandon();
+            }
+        } else if !attachments.is_empty() {
+            let _place = self.services.paces.enter().await;
+            let detach = move || attachments.into_iter().for_each(Attachment::detach);
+            if let Err(e) = self.namespace.within(detach).await {
+                tracing::debug!(error = %crate::causes(&e), "a namespace went while its links were detached");
+            }
+        }
+        if let (Some(observer), Some(number)) = (&self.services.observer, self.number) {
+            self.services.wakes.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            observer.forget(number);
+        }
+    }
+}
+
+/// Addresses that outside connections come to.
+fn counts(a: IpAddr) -> bool {
+    let link_local = matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    !a.is_loopback() && !link_local
+}
+
+fn as_map_entry(number: PodNumber, p: &PortFacts) -> (PortKey, Port) {
+    let transport = match p.transport {
+        Transport::Tcp => TCP,
+        Transport::Udp => UDP,
+    };
+    let protocol = match p.protocol {
+        AppProtocol::Http => protocol::HTTP,
+        AppProtocol::Http2 => protocol::HTTP2,
+        AppProtocol::Unknown => protocol::UNKNOWN,
+    };
+    let key = PortKey { pod: number.0, port: p.port, protocol: transport, pad: 0 };
+    (key, Port { protocol, settles: u8::from(p.in_slice), pad: [0; 2] })
+}

@@ -1,0 +1,147 @@
+//! One drain a pod, whoever asks for it first.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    Drain, Services,
+    contract::Contract,
+    policy::Outcome,
+    task,
+};
+use crate::{
+    cluster::{PodFacts, PodName},
+    moment::Moment,
+};
+
+/// Every drain of this node.
+pub struct Drains {
+    services: Arc<Services>,
+    running: Arc<Mutex<Vec<Arc<Drain>>>>,
+}
+
+/// What a hook says of its pod.
+pub struct Asked {
+    /// The address that was dialled, if one was.
+    pub address: Option<IpAddr>,
+    /// The pod's name, where it was named, or the sources know the address.
+    pub facts: Option<Arc<PodFacts>>,
+    /// The contract of its path.
+    pub contract: Contract,
+    /// When it came.
+    pub began: Moment,
+}
+
+impl Drains {
+    /// None yet.
+    pub fn new(services: Arc<Services>) -> Self {
+        Self { services, running: Arc::default() }
+    }
+
+    /// What they share.
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// All of them, also those that are decided and whose pods are not gone yet.
+    pub fn list(&self) -> Vec<Arc<Drain>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Drain>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The drain of a pod, by whatever is known of it.
+    pub fn find(&self, name: Option<&PodName>, uid: &str, addresses: &BTreeSet<IpAddr>) -> Option<Arc<Drain>> {
+        self.lock().iter().find(|d| same(d, name, uid, addresses)).cloned()
+    }
+
+    /// The sources say that a pod is Terminating: starts its drain, or tells the one that a hook started.
+    pub fn terminating(&self, facts: &Arc<PodFacts>) {
+        let Some(end) = &facts.terminating else { return };
+        let mut running = self.lock();
+        if let Some(drain) = running.iter().find(|d| same(d, Some(&facts.name), &facts.uid, &facts.addresses)) {
+            drain.learn(Some(Arc::clone(facts)), []);
+            drain.wake.removed.notify_one();
+            return;
+        }
+        let contract = self.contract_of(facts).unwrap_or_else(|| self.services.contract.clone());
+        self.start(&mut running, end.first_seen, contract, Some(Arc::clone(facts)), None);
+    }
+
+    /// A hook came: starts its pod's drain, or joins it.
+    pub fn asked(&self, asked: Asked) -> Arc<Drain> {
+        let mut addresses: BTreeSet<IpAddr> = asked.address.into_iter().collect();
+        addresses.extend(asked.facts.iter().flat_map(|f| f.addresses.iter().copied()));
+        let (name, uid) = match &asked.facts {
+            Some(facts) => (Some(&facts.name), facts.uid.as_str()),
+            None => (None, ""),
+        };
+        let mut running = self.lock();
+        if let Some(drain) = running.iter().find(|d| same(d, name, uid, &addresses)) {
+            drain.learn(asked.facts.clone(), asked.address);
+            return Arc::clone(drain);
+        }
+        // The whole contract stands in the pod's spec; a request says only what its caller wrote.
+        let contract = asked.facts.as_ref().and_then(|f| self.contract_of(f)).unwrap_or(asked.contract);
+        let began = match asked.facts.as_ref().and_then(|f| f.terminating.as_ref()) {
+            Some(end) => end.first_seen.min(asked.began),
+            None => asked.began,
+        };
+        self.start(&mut running, began, contract, asked.facts, asked.address)
+    }
+
+    /// The strictest of the pod's hooks; `None` where it has none.
+    fn contract_of(&self, facts: &PodFacts) -> Option<Contract> {
+        let contracts = facts.hooks.iter().map(|(container, path)| {
+            let query = path.split_once('?').map_or("", |(_, query)| query);
+            let (contract, warnings) = super::contract::read(query, &self.services.contract);
+            for warning in warnings {
+                tracing::warn!(pod = %facts.name, container, "{warning}");
+            }
+            contract
+        });
+        contracts.reduce(|a, b| a.strictest(&b))
+    }
+
+    fn start(
+        &self,
+        running: &mut Vec<Arc<Drain>>,
+        began: Moment,
+        contract: Contract,
+        facts: Option<Arc<PodFacts>>,
+        address: Option<IpAddr>,
+    ) -> Arc<Drain> {
+        let identity = super::Identity::default();
+        let drain = Arc::new(Drain::new(began, contract, identity, Arc::clone(&self.services.listener)));
+        drain.learn(facts, address);
+        running.push(Arc::clone(&drain));
+        let (services, list) = (Arc::clone(&self.services), Arc::clone(&self.running));
+        let task = Arc::clone(&drain);
+        tokio::spawn(async move {
+            task::run(&task, services).await;
+            list.lock().unwrap_or_else(PoisonError::into_inner).retain(|d| !Arc::ptr_eq(d, &task));
+            task.progress.send_modify(|p| p.over = true);
+        });
+        drain
+    }
+}
+
+/// Is this drain that pod's? A drain that turned out to be a restart is over for everybody.
+fn same(drain: &Drain, name: Option<&PodName>, uid: &str, addresses: &BTreeSet<IpAddr>) -> bool {
+    if drain.progress.borrow().verdict.as_ref().is_some_and(|v| v.outcome == Outcome::Restart) {
+        return false;
+    }
+    let identity = drain.identity();
+    match (&identity.facts, name) {
+        (Some(facts), Some(name)) => {
+            facts.name == *name && (facts.uid.is_empty() || uid.is_empty() || facts.uid == uid)
+        }
+        // One side has only an address: pods of one node share none, but for the node's own.
+        _ => !identity.addresses.is_disjoint(addresses),
+    }
+}

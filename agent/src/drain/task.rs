@@ -1,0 +1,399 @@
+//! The task that runs one drain: look, ask the policy, sleep until something changes.
+//!
+//! In: edge events, the sources' news, timers, hooks. Out: the verdict, then what came after it. From
+//! the last close to the verdict there is no interval: the kernel's event wakes the task, one dump
+//! confirms, the policy decides.
+
+use std::{sync::Arc, time::Duration};
+
+use lastcall_ebpf::abi::ProbeKey;
+
+use super::{
+    Drain, Happened, Services, Verdict,
+    eyes::{Eyes, POLL, RECONCILE, Table},
+    policy::{self, Circumstances, Decision, Dumps, Outcome, Waiting},
+};
+use crate::{
+    cluster::{Exposure, PodFacts},
+    kernel::observer::address,
+    ledger::{Stale, View},
+    moment::Moment,
+    sockets::{Dump, LinkEvents, Namespace, TcpState},
+};
+
+/// How long a pod that a hook names may be unknown: its namespace is on its way, or it has none.
+const UNKNOWN_POD: Duration = Duration::from_secs(5);
+/// A table that took this long to read is read again no sooner than ten times later, unless nothing is
+/// open any more: at most a tenth of a processor goes into one pod.
+const READ_SHARE: u32 = 10;
+
+pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
+    drain.happened(&Happened::Began);
+    let Some(namespace) = find(drain, &services).await else {
+        let now = Moment::now();
+        let view = drain.ledger().view(now, &drain.contract);
+        let verdict = policy::Verdict { outcome: Outcome::Gone, awaited: 0, open: 0 };
+        conclude(drain, &verdict, "the pod has no network namespace on this node", view, now, None);
+        return;
+    };
+    let facts = drain.identity().facts;
+    let links = namespace.link_events().await.inspect_err(|e| {
+        tracing::warn!(error = %crate::causes(e), "{drain}: changes of its links will not be noticed");
+    });
+    let eyes = Eyes::open(Arc::clone(&services), drain, namespace.clone(), facts.as_deref()).await;
+    drain.ledger().attached_again(Moment::now());
+    drain.ledger().ignore(&services.ignored);
+    let rate = services.rates.rate(&namespace).await.ok().flatten().map(|r| r.per_second());
+    let mut task = Task {
+        drain: Arc::clone(drain),
+        services,
+        namespace,
+        eyes,
+        links: links.ok(),
+        facts: None,
+        was_known: false,
+        openings_per_second: rate,
+        dumped_at: None,
+        listening: Vec::new(),
+        settled_at: None,
+        woken: false,
+        nobody_listens: false,
+        dumps: Dumps::Possible,
+    };
+    task.learn();
+    if let Some(verdict) = task.until_decided().await {
+        task.afterwards(&verdict).await;
+    }
+    task.eyes.close().await;
+}
+
+/// The pod's namespace, by any of its addresses. A hook may be earlier than its pod is known.
+async fn find(drain: &Drain, services: &Services) -> Option<Namespace> {
+    let by = drain.began + UNKNOWN_POD;
+    loop {
+        let identity = drain.identity();
+        if identity.facts.as_ref().is_some_and(|f| f.host_network) {
+            return Some(services.namespaces.node());
+        }
+        for address in &identity.addresses {
+            match services.namespaces.find(*address).await {
+                Ok(Some(namespace)) => return Some(namespace),
+                Ok(None) => {}
+                Err(e) => tracing::warn!(error = %crate::causes(&e), "{drain}: looking for {address}"),
+            }
+        }
+        // A pod that is known and has no namespace is gone; an unknown one may be on its way.
+        if identity.facts.is_some() || Moment::now() >= by {
+            return None;
+        }
+        tokio::select! {
+            () = services.namespaces.changed() => {}
+            () = drain.wake.removed.notified() => {}
+            () = tokio::time::sleep_until(by.instant()) => {}
+        }
+    }
+}
+
+struct Task {
+    drain: Arc<Drain>,
+    services: Arc<Services>,
+    namespace: Namespace,
+    eyes: Eyes,
+    links: Option<LinkEvents>,
+    facts: Option<Arc<PodFacts>>,
+    was_known: bool,
+    openings_per_second: Option<f64>,
+    dumped_at: Option<Moment>,
+    listening: Vec<(u16, u8)>,
+    /// When settling ended, or will if nothing new comes.
+    settled_at: Option<Moment>,
+    /// The kernel's event was the last thing that woke the task.
+    woken: bool,
+    /// Nothing is left that could take a connection.
+    nobody_listens: bool,
+    dumps: Dumps,
+}
+
+impl Task {
+    /// Looks until the policy answers. `None`: a restart, after which nothing is watched.
+    async fn until_decided(&mut self) -> Option<Arc<Verdict>> {
+        let mut changes = self.services.cluster.subscribe();
+        self.dump().await;
+        loop {
+            let read_from = Moment::now();
+            self.read();
+            let now = Moment::now();
+            let read_took = now.since(read_from);
+            let (decision, view, circumstances) = self.decide(now);
+            let wait_until = match decision {
+                Decision::Confirm => {
+                    self.dump().await;
+                    continue;
+                }
+                Decision::Answer(verdict) => {
+                    let verdict = self.conclude(&verdict, view, &circumstances, now);
+                    return (verdict.outcome != Outcome::Restart).then_some(verdict);
+                }
+                Decision::Wait { until, why } => {
+                    if let Waiting::Settling(_) = why {
+                        self.settled_at = Some(until);
+                    }
+                    self.publish(&view, &circumstances, why.to_string());
+                    until
+                }
+            };
+            let next_dump = self.dumped_at.map_or(now, |at| at + self.dump_interval());
+            let resample = view.resample.map_or(wait_until, |d| now + d);
+            let timer = wait_until.min(next_dump).min(resample);
+            let rest = now + read_took * READ_SHARE;
+            let wake = Arc::clone(&self.drain.wake);
+            self.woken = false;
+            tokio::select! {
+                biased;
+                () = wake.empty.notified() => self.woken = true,
+                () = self.namespace.gone() => self.nobody_listens = true,
+                names = changes.next() => {
+                    if self.drain.name().is_none_or(|name| names.contains(&name)) {
+                        self.learn();
+                    }
+                }
+                () = link_change(&mut self.links) => {
+                    self.eyes.look_at_links(&self.drain).await;
+                    self.drain.ledger().attached_again(Moment::now());
+                    self.dump().await;
+                }
+                () = async {
+                    tokio::time::sleep_until(rest.instant()).await;
+                    wake.removed.notified().await;
+                } => self.woken = true,
+                () = tokio::time::sleep_until(timer.instant()) => {}
+            }
+            if Moment::now() >= next_dump {
+                self.dump().await;
+            }
+        }
+    }
+
+    fn dump_interval(&self) -> Duration {
+        if self.eyes.by_kernel() { RECONCILE } else { POLL }
+    }
+
+    /// What the sources say now.
+    fn learn(&mut self) {
+        let identity = self.drain.identity();
+        let cluster = &self.services.cluster;
+        let facts = match &identity.facts {
+            Some(known) => cluster.pod(&known.name).filter(|f| known.uid.is_empty() || f.uid == known.uid),
+            None => identity.addresses.iter().find_map(|a| cluster.by_address(*a)),
+        };
+        if let Some(facts) = &facts {
+            self.was_known = true;
+            self.drain.learn(Some(Arc::clone(facts)), []);
+            self.drain.ledger().ports(&facts.ports);
+            self.eyes.set_ports(&self.drain, Some(&facts.ports), &self.listening);
+        }
+        self.facts = facts;
+    }
+
+    /// The kernel's table into the ledger.
+    fn read(&mut self) -> Option<Table> {
+        let table = self.eyes.read(&self.drain).filter(|_| self.eyes.by_kernel());
+        let mut ledger = self.drain.ledger();
+        match &table {
+            Some(t) => {
+                ledger.table(t.at, &t.entries, &t.pod);
+                let expired = ledger.expired(t.at, &self.drain.contract);
+                drop(ledger);
+                self.remove(t, &expired);
+            }
+            None => ledger.unobserved(),
+        }
+        table
+    }
+
+    fn remove(&self, table: &Table, stale: &[Stale]) -> u64 {
+        let keys: Vec<_> = stale.iter().map(|s| s.key).collect();
+        if keys.is_empty() { 0 } else { self.eyes.remove_stale(table, &keys) }
+    }
+
+    /// A dump into the ledger; entries that it proves gone out of the table.
+    async fn dump(&mut self) {
+        self.dumped_at = Some(Moment::now());
+        let Some(dump) = self.eyes.dump(&self.drain).await else {
+            self.dumps = Dumps::Failing;
+            return;
+        };
+        self.dumps = Dumps::Possible;
+        self.look_for_listeners(&dump).await;
+        let probes: Vec<_> = probe_keys(&dump).filter(|k| self.eyes.is_probe(k)).collect();
+        let stale = {
+            let mut ledger = self.drain.ledger();
+            ledger.probes(probes);
+            ledger.dump(&dump)
+        };
+        if !stale.is_empty()
+            && let Some(table) = self.read()
+        {
+            let removed = self.remove(&table, &stale);
+            if removed > 0 {
+                self.drain.happened(&Happened::Corrected(removed));
+            }
+        }
+    }
+
+    async fn look_for_listeners(&mut self, dump: &Dump) {
+        let named = self.facts.as_ref().is_some_and(|f| !f.ports.is_empty());
+        let nothing = !dump.sockets.iter().any(|s| s.state == TcpState::Listen || is_open(s.state));
+        if named && !nothing {
+            self.nobody_listens = false;
+            return;
+        }
+        let listening = self.eyes.listening(dump).await;
+        self.nobody_listens = nothing && listening.is_empty() && !self.namespace.is_node();
+        if !named && listening != self.listening {
+            self.eyes.set_ports(&self.drain, None, &listening);
+            self.listening = listening;
+        }
+    }
+
+    fn circumstances(&self) -> Circumstances {
+        let known = self.facts.clone().or_else(|| self.drain.identity().facts);
+        let end = self.facts.as_ref().and_then(|f| f.terminating.as_ref());
+        let bounds = &self.services.bounds;
+        Circumstances {
+            began: self.drain.began,
+            hook_waiting: self.drain.hooks_waiting() > 0,
+            deadline: policy::deadline(&policy::Grace {
+                began: self.drain.began,
+                deletion: end.and_then(|e| e.grace),
+                termination: known.as_ref().and_then(|f| f.termination_grace),
+                default: bounds.default_grace,
+                reserve: self.drain.contract.reserve,
+                max_drain: bounds.max_drain,
+            }),
+            exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
+            openings_per_second: self.openings_per_second,
+            probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),
+            min_settle: bounds.min_settle,
+            evidence_by_last_call: false,
+            last_call_under_way: false,
+            pod_gone: self.was_known && self.facts.is_none(),
+            namespace_gone: self.nobody_listens || self.namespace.is_gone(),
+            restart: false,
+            observed_by_kernel: self.eyes.by_kernel(),
+            dumps: self.dumps,
+        }
+    }
+
+    fn decide(&mut self, now: Moment) -> (Decision, View, Circumstances) {
+        let circumstances = self.circumstances();
+        let view = self.drain.ledger().view(now, &self.drain.contract);
+        let decision = policy::decide(&self.drain.contract, &circumstances, &view, now);
+        (decision, view, circumstances)
+    }
+
+    fn publish(&self, view: &View, circumstances: &Circumstances, waiting_for: String) {
+        self.drain.progress.send_modify(|p| {
+            p.waiting_for = waiting_for;
+            p.view = view.clone();
+            p.deadline = Some(circumstances.deadline);
+            p.fallback = self.eyes.fallback();
+        });
+    }
+}
+
+impl Task {
+    fn conclude(
+        &self,
+        verdict: &policy::Verdict,
+        view: View,
+        circumstances: &Circumstances,
+        now: Moment,
+    ) -> Arc<Verdict> {
+        let settle = policy::settle(&self.drain.contract, circumstances, &view, now);
+        let why = policy::explain(verdict, &settle, now.since(self.drain.began));
+        self.drain.happened(&Happened::Settled(settle.after(circumstances.began), self.openings_per_second));
+        // Of use only where a close came last, not a timer.
+        let event = Moment(self.drain.wake.last_event());
+        let close = (self.woken && self.settled_at.is_none_or(|at| event > at)).then(|| now.since(event));
+        conclude(&self.drain, verdict, &why, view, now, close)
+    }
+
+    /// Counts what the decision did not keep: until the pod is gone.
+    async fn afterwards(&mut self, verdict: &Verdict) {
+        let Some(at_verdict) = self.counters() else {
+            self.namespace.gone().await;
+            return;
+        };
+        let end = verdict.at + WATCHED_AFTERWARDS;
+        loop {
+            tokio::select! {
+                () = self.namespace.gone() => break,
+                () = tokio::time::sleep_until(end.instant()) => break,
+                () = link_change(&mut self.links) => self.eyes.look_at_links(&self.drain).await,
+            }
+        }
+        if let Some(now) = self.counters() {
+            self.drain.happened(&Happened::Gone {
+                late: now.new_connections.saturating_sub(at_verdict.new_connections),
+                cut: now.cut.saturating_sub(at_verdict.cut),
+            });
+        }
+    }
+
+    fn counters(&self) -> Option<lastcall_ebpf::abi::Pod> {
+        let number = self.eyes.number()?;
+        self.services.observer.as_ref()?.pod(number).ok()
+    }
+}
+
+/// A pod that is not gone this long after the decision is not going: its links are given back.
+const WATCHED_AFTERWARDS: Duration = Duration::from_secs(600);
+
+fn conclude(
+    drain: &Drain,
+    verdict: &policy::Verdict,
+    why: &str,
+    view: View,
+    at: Moment,
+    after_last_close: Option<Duration>,
+) -> Arc<Verdict> {
+    let outcome = verdict.outcome;
+    let verdict = Arc::new(Verdict { outcome, at, why: why.to_owned(), view: view.clone(), after_last_close });
+    drain.happened(&Happened::Ended(outcome, at.since(drain.began)));
+    drain.progress.send_modify(|p| {
+        p.waiting_for = String::new();
+        p.view = view;
+        p.verdict = Some(Arc::clone(&verdict));
+    });
+    verdict
+}
+
+/// The next change of a link; never, where they cannot be watched.
+async fn link_change(links: &mut Option<LinkEvents>) {
+    if let Some(events) = links {
+        match events.next().await {
+            Ok(()) => return,
+            Err(e) => {
+                tracing::warn!(error = %crate::causes(&e), "changes of a pod's links go unnoticed from now on");
+                *links = None;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// States in which a connection can still carry something.
+fn is_open(state: TcpState) -> bool {
+    !matches!(state, TcpState::TimeWait | TcpState::Close | TcpState::Listen)
+}
+
+/// What each socket would be called if it were the kubelet's.
+fn probe_keys(dump: &Dump) -> impl Iterator<Item = ProbeKey> {
+    dump.sockets.iter().filter(|s| is_open(s.state)).map(|s| ProbeKey {
+        local: address(s.local.ip()),
+        peer: address(s.peer.ip()),
+        local_port: s.local.port(),
+        peer_port: s.peer.port(),
+    })
+}

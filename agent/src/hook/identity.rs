@@ -1,0 +1,207 @@
+//! Who is asking, and for which pod. Pure.
+//!
+//! In: the address that the caller reached ([`getsockname`][1]), the request's path and `Host`. Out:
+//! what is [`Asked`]. The kernel's word decides: a dialled connection ends at `127.x.y.z` (or, taken
+//! over from the time when nobody was home, `240.x.y.z`), and `xyz` names the pod that the kubelet
+//! dialled. Path and `Host` are the tenant's to write, so they change nothing of that.
+//!
+//! [1]: https://man7.org/linux/man-pages/man2/getsockname.2.html
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::StatusCode;
+
+use crate::cluster::PodName;
+
+/// What a request is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The hook of the pod that was dialled.
+    Dialled {
+        /// The key in the map of dials.
+        bits: u32,
+        /// The address that was dialled; `None` where the map has forgotten it.
+        pod: Option<IpAddr>,
+    },
+    /// A hook or a person on the node's own loopback, naming a pod by its path.
+    Named(PodName),
+    /// A status page.
+    Status(Page),
+    /// Neither; no drain is touched.
+    Refused {
+        /// 4xx.
+        status: StatusCode,
+        /// One sentence.
+        why: &'static str,
+    },
+}
+
+/// A status page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// `/status`: every drain of this node.
+    Node,
+    /// `/status/NAMESPACE/NAME`: one pod's drain.
+    Pod(PodName),
+    /// `/connections/NAMESPACE/NAME`: one pod's connections, one by one.
+    Connections(PodName),
+}
+
+/// What is asked for, and what about it was odd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// What.
+    pub asked: Asked,
+    /// For log and answer; nothing is decided by them.
+    pub warnings: Vec<String>,
+}
+
+/// Where the caller arrived.
+enum Door {
+    /// 127.0.0.1: a direct call.
+    Direct,
+    /// 127.x.y.z or 240.x.y.z: a dial that the connect program sent here.
+    Dialled(u32),
+    /// An address of the node itself, over `lo`.
+    Astray,
+}
+
+fn door(local: IpAddr) -> Door {
+    match local.to_canonical() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Door::Direct,
+        IpAddr::V4(v4) if matches!(v4.octets()[0], 127 | 240) => Door::Dialled(v4.to_bits() & 0x00ff_ffff),
+        _ => Door::Astray,
+    }
+}
+
+/// Reads a request. `dialled` looks the 24 bits up.
+pub fn identify(
+    local: IpAddr,
+    path: &str,
+    host: Option<&str>,
+    dialled: impl FnOnce(u32) -> Option<IpAddr>,
+) -> Identity {
+    let mut warnings = Vec::new();
+    let asked = match (door(local), Path::parse(path)) {
+        (Door::Astray, _) => refused(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this is the node's own address: a hook without `host` reaches the agent from a pod with its own \
+             network; a hostNetwork pod needs `host: 127.0.0.1` and `path: /drain/NAMESPACE/NAME`",
+        ),
+        (Door::Dialled(bits), Path::Drain(name)) => {
+            let pod = dialled(bits).map(|pod| pod.to_canonical());
+            if name != Name::None {
+                warnings
+                    .push("the path names a pod, but the hook's own pod drains: that name is ignored".into());
+            }
+            warnings.extend(pod.and_then(|pod| host_disagrees(host?, pod)));
+            Asked::Dialled { bits, pod }
+        }
+        (Door::Dialled(_), Path::Status(_)) => {
+            refused(StatusCode::FORBIDDEN, "status pages are for callers on 127.0.0.1")
+        }
+        (Door::Direct, Path::Drain(Name::Pod(pod))) => Asked::Named(pod),
+        (Door::Direct, Path::Drain(Name::None)) => {
+            refused(StatusCode::NOT_FOUND, "on 127.0.0.1 the path names the pod: /drain/NAMESPACE/NAME")
+        }
+        (Door::Direct, Path::Status(page)) => Asked::Status(page),
+        (Door::Direct, Path::Drain(Name::Malformed) | Path::Malformed) => {
+            refused(StatusCode::BAD_REQUEST, "NAMESPACE/NAME is not the name of a pod")
+        }
+        (_, Path::Malformed | Path::Unknown) => refused(
+            StatusCode::NOT_FOUND,
+            "no such path: there are /drain for a hook, and on 127.0.0.1 /drain/NAMESPACE/NAME, /status, \
+             /status/NAMESPACE/NAME and /connections/NAMESPACE/NAME",
+        ),
+    };
+    Identity { asked, warnings }
+}
+
+fn refused(status: StatusCode, why: &'static str) -> Asked {
+    Asked::Refused { status, why }
+}
+
+/// A path, whoever sent it.
+enum Path {
+    Drain(Name),
+    Status(Page),
+    /// A known page of something that is not a name.
+    Malformed,
+    Unknown,
+}
+
+#[derive(PartialEq)]
+enum Name {
+    None,
+    Pod(PodName),
+    Malformed,
+}
+
+impl Path {
+    fn parse(path: &str) -> Self {
+        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
+        let page = parts.next().unwrap_or("");
+        let name = Name::parse(parts);
+        match (page, name) {
+            ("drain", name) => Self::Drain(name),
+            ("status", Name::None) => Self::Status(Page::Node),
+            ("status", Name::Pod(pod)) => Self::Status(Page::Pod(pod)),
+            ("connections", Name::Pod(pod)) => Self::Status(Page::Connections(pod)),
+            ("status" | "connections", _) => Self::Malformed,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl Name {
+    /// What follows the page; one slash at the end is forgiven.
+    fn parse<'a>(mut parts: impl Iterator<Item = &'a str>) -> Self {
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (None, ..) | (Some(""), None, ..) => Self::None,
+            (Some(namespace), Some(name), None | Some(""), None)
+                if is_label(namespace) && is_subdomain(name) =>
+            {
+                Self::Pod(PodName { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// A DNS label, RFC 1123: a namespace.
+fn is_label(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// A DNS subdomain, RFC 1123: a pod's name. Its parts may be as long as the whole
+/// (k8s.io/apimachinery `IsDNS1123Subdomain`).
+fn is_subdomain(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    text.len() <= 253
+        && text.split('.').all(|part| {
+            !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
+        })
+}
+
+/// `Host` as the kubelet writes it is the dialled address; a spec may set any other. A name proves
+/// nothing, another address is worth a word.
+fn host_disagrees(host: &str, pod: IpAddr) -> Option<String> {
+    let said = host_address(host)?.to_canonical();
+    (said != pod).then(|| format!("`Host` says {said}, the kubelet dialled {pod}: `Host` is ignored"))
+}
+
+fn host_address(host: &str) -> Option<IpAddr> {
+    let host = host.trim();
+    if let Ok(socket) = host.parse::<SocketAddr>() {
+        return Some(socket.ip());
+    }
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    bare.map_or_else(|| host.parse().ok(), |v6| v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6))
+}
+
+#[cfg(test)]
+mod tests;

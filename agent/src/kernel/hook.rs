@@ -1,0 +1,244 @@
+//! The hook programs: pinned, so that a kubelet's call is a sleep while nobody is home.
+//!
+//! The agent that comes next finds the pins and puts its own program behind the same link, in one
+//! step: no call of the kubelet ever passes unredirected in between.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::IpAddr,
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData},
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, SockOps,
+        links::FdLink,
+    },
+};
+use lastcall_ebpf::abi::{Address, Dial, HookConfig, HookWait, ProbeKey, hook_count, names};
+
+use super::{
+    Error, map_error,
+    observer::{address, ip, program},
+    sys, take,
+};
+
+/// Who is the kubelet, and where its calls go.
+#[derive(Clone, Debug)]
+pub struct HookOptions {
+    /// The cgroup (v2) that every caller is in: its root.
+    pub root: PathBuf,
+    /// The kubelet's cgroup id, where known.
+    pub kubelet_cgroup: Option<u64>,
+    /// The kubelet's process name, where that is how it is known.
+    pub kubelet_process: Option<String>,
+    /// The hook's port.
+    pub port: u16,
+    /// Mark of the agent's listener.
+    pub mark: u32,
+    /// How long an unknown pod's hook sleeps while nobody is home.
+    pub unknown_wait: Duration,
+    /// Cookie of the node's network namespace.
+    pub netns_cookie: u64,
+}
+
+/// The pinned programs' maps.
+pub struct Hook {
+    maps: Mutex<Maps>,
+}
+
+struct Maps {
+    waits: HashMap<MapData, Address, HookWait>,
+    dials: HashMap<MapData, u32, Dial>,
+    probes: HashMap<MapData, ProbeKey, u64>,
+    counts: Array<MapData, u64>,
+}
+
+/// What the hook programs have done since they were first pinned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookCounts {
+    /// Calls sent to an agent.
+    pub home: u64,
+    /// Calls that found nobody home and slept.
+    pub nobody_home: u64,
+    /// Calls passed through to a pod that listens on the port itself.
+    pub passed_through: u64,
+    /// Calls to the port by somebody who is not the kubelet.
+    pub not_the_kubelet: u64,
+    /// Calls whose 24 bits were all taken.
+    pub no_name: u64,
+}
+
+impl Hook {
+    /// Loads the programs, writes their configuration, and puts them behind the pinned links.
+    ///
+    /// Call it once the listeners are up: from here on calls are sent to them.
+    pub fn attach(ebpf: &mut Ebpf, pins: &Path, options: &HookOptions) -> Result<Self, Error> {
+        let mut config: Array<MapData, HookConfig> = take(ebpf, names::HOOK_CONFIG)?;
+        let waits = take(ebpf, names::HOOK_WAITS)?;
+        let dials = take(ebpf, names::DIALS)?;
+        let counts = take(ebpf, names::HOOK_COUNTS)?;
+        let probes = reopen(pins, names::PROBES)?;
+        config.set(0, configuration(options), 0).map_err(map_error("write", names::HOOK_CONFIG))?;
+
+        let root = File::open(&options.root).map_err(file("open the cgroup", &options.root))?;
+        let id = root.metadata().map_err(file("look at the cgroup", &options.root))?.ino();
+        for name in [names::HOOK4, names::HOOK6] {
+            let p: &mut CgroupSockAddr = program(ebpf, name)?;
+            p.load().map_err(|e| Error::Program { name, source: Box::new(e) })?;
+            let fd = p.fd().and_then(|fd| Ok(fd.try_clone()?));
+            let fd = fd.map_err(|e| Error::Program { name, source: Box::new(e) })?;
+            replace_or_pin(pins, name, id, fd.as_fd(), || {
+                let link = p.attach(&root, CgroupAttachMode::Single).and_then(|l| p.take_link(l));
+                link.map_err(boxed).and_then(|l| FdLink::try_from(l).map_err(boxed))
+            })?;
+        }
+        let p: &mut SockOps = program(ebpf, names::PROBE)?;
+        p.load().map_err(|e| Error::Program { name: names::PROBE, source: Box::new(e) })?;
+        let fd = p.fd().and_then(|fd| Ok(fd.try_clone()?));
+        let fd = fd.map_err(|e| Error::Program { name: names::PROBE, source: Box::new(e) })?;
+        replace_or_pin(pins, names::PROBE, id, fd.as_fd(), || {
+            let link = p.attach(&root, CgroupAttachMode::Single).and_then(|l| p.take_link(l));
+            link.map_err(boxed).and_then(|l| FdLink::try_from(l).map_err(boxed))
+        })?;
+        remove_others(pins, id);
+        Ok(Self { maps: Mutex::new(Maps { waits, dials, probes, counts }) })
+    }
+
+    fn maps(&self) -> std::sync::MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how long the hook of the pod with this address sleeps while nobody is home.
+    pub fn set_wait(&self, pod: IpAddr, wait: Duration, pass_through: bool) -> Result<(), Error> {
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let value = HookWait { wait_ms, pass_through: u32::from(pass_through) };
+        self.maps().waits.insert(address(pod), value, 0).map_err(map_error("insert into", names::HOOK_WAITS))
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn remove_wait(&self, pod: IpAddr) {
+        let _ = self.maps().waits.remove(&address(pod));
+    }
+
+    /// Addresses with a wait: after a restart some may be of pods long gone.
+    pub fn waits(&self) -> Vec<IpAddr> {
+        self.maps().waits.keys().filter_map(Result::ok).map(|a| ip(&a)).collect()
+    }
+
+    /// Which pod a dial to `127.x.y.z` or `240.x.y.z` was meant for.
+    pub fn dialled(&self, bits: u32) -> Option<IpAddr> {
+        self.maps().dials.get(&bits, 0).ok().map(|d| ip(&d.pod))
+    }
+
+    /// Did the kubelet make this connection? `local` is where it arrived.
+    pub fn is_kubelets(&self, local: std::net::SocketAddr, peer: std::net::SocketAddr) -> bool {
+        let key = ProbeKey {
+            local: address(local.ip()),
+            peer: address(peer.ip()),
+            local_port: local.port(),
+            peer_port: peer.port(),
+        };
+        self.maps().probes.get(&key, 0).is_ok()
+    }
+
+    /// What the programs did.
+    pub fn counts(&self) -> HookCounts {
+        let maps = self.maps();
+        let get = |i| maps.counts.get(&i, 0).unwrap_or(0);
+        HookCounts {
+            home: get(hook_count::HOME),
+            nobody_home: get(hook_count::NOBODY_HOME),
+            passed_through: get(hook_count::PASSED_THROUGH),
+            not_the_kubelet: get(hook_count::NOT_THE_KUBELET),
+            no_name: get(hook_count::NO_NAME),
+        }
+    }
+}
+
+fn configuration(o: &HookOptions) -> HookConfig {
+    let mut comm = [0u8; 16];
+    if let Some(name) = &o.kubelet_process {
+        // The kernel keeps fifteen bytes of a process's name.
+        let n = name.len().min(15);
+        comm[..n].copy_from_slice(&name.as_bytes()[..n]);
+    }
+    HookConfig {
+        netns_cookie: o.netns_cookie,
+        cgroup: o.kubelet_cgroup.unwrap_or(0),
+        comm,
+        port: o.port,
+        pad: 0,
+        mark: o.mark,
+        unknown_wait_ms: u32::try_from(o.unknown_wait.as_millis()).unwrap_or(u32::MAX),
+        pad2: 0,
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn boxed(e: impl std::error::Error + Send + Sync + 'static) -> BoxError {
+    Box::new(e)
+}
+
+fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { operation, path, source }
+}
+
+/// A second handle to a map that the observer has taken.
+fn reopen(pins: &Path, name: &'static str) -> Result<HashMap<MapData, ProbeKey, u64>, Error> {
+    let data = MapData::from_pin(pins.join(name)).map_err(map_error("open", name))?;
+    HashMap::try_from(aya::maps::Map::LruHashMap(data)).map_err(map_error("open", name))
+}
+
+/// The pin's name holds the cgroup's id: a link to another cgroup is another link.
+fn pin(pins: &Path, name: &str, cgroup: u64) -> PathBuf {
+    pins.join(format!("{name}-{cgroup}"))
+}
+
+fn replace_or_pin(
+    pins: &Path,
+    name: &'static str,
+    cgroup: u64,
+    program: std::os::fd::BorrowedFd<'_>,
+    attach: impl FnOnce() -> Result<FdLink, BoxError>,
+) -> Result<(), Error> {
+    let path = pin(pins, name, cgroup);
+    let error = |source: BoxError| Error::Attach { name, to: path.display().to_string(), source };
+    if path.exists() {
+        let link = sys::open_pin(&path).map_err(file("open the pin", &path))?;
+        match sys::update_link(link.as_fd(), program) {
+            Ok(()) => return Ok(()),
+            // The cgroup is gone, and with it what was attached there.
+            Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {
+                fs::remove_file(&path).map_err(file("remove the pin", &path))?;
+            }
+            Err(e) => return Err(error(boxed(e))),
+        }
+    }
+    attach().map_err(error)?.pin(&path).map_err(|e| error(boxed(e)))?;
+    Ok(())
+}
+
+/// Links of an earlier configuration: once ours are in place, theirs only do the work twice.
+fn remove_others(pins: &Path, cgroup: u64) {
+    let ours: Vec<PathBuf> = [names::HOOK4, names::HOOK6, names::PROBE].map(|n| pin(pins, n, cgroup)).into();
+    let Ok(entries) = fs::read_dir(pins) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let link = [names::HOOK4, names::HOOK6, names::PROBE].iter().any(|n| name.starts_with(&format!("{n}-")));
+        if link && !ours.contains(&path) {
+            tracing::info!("removing {}: a link of an earlier configuration", path.display());
+            let _ = fs::remove_file(&path);
+        }
+    }
+}

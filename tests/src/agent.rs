@@ -1,0 +1,169 @@
+//! The agent under test: the real binary, on the node, known by its flags, its output and its two ports.
+
+use std::env;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::conn::Conn;
+use crate::host::{BPF_DIR, Host, MANIFESTS_DIR, NETNS_DIR};
+use crate::journal::Journal;
+use crate::kubelet::Kubelet;
+use crate::process::{Process, binary, collect};
+
+/// Where hooks end up, and `/status` is.
+pub const HOOK_PORT: u16 = 9902;
+/// Where `/readyz` and `/metrics` are.
+pub const METRICS_PORT: u16 = 9903;
+/// An agent that is not ready by then never will be.
+pub(crate) const START: Duration = Duration::from_secs(20);
+
+/// The agent's binary: `LASTCALL_BIN`, or the one that cargo built beside the tests.
+pub fn agent_binary() -> Result<PathBuf> {
+    match env::var_os("LASTCALL_BIN") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => binary("lastcall"),
+    }
+}
+
+/// A running agent; it is killed when its handle goes away.
+#[derive(Debug)]
+pub struct Agent {
+    host: Arc<Host>,
+    process: Process,
+    log: Arc<Journal<String>>,
+}
+
+/// An agent in the making; see [`crate::Node::agent`].
+#[derive(Debug)]
+#[must_use]
+pub struct AgentBuilder {
+    host: Arc<Host>,
+    args: Vec<String>,
+}
+
+impl AgentBuilder {
+    pub(crate) fn new(host: &Arc<Host>, kubelet: &Kubelet) -> Self {
+        let builder = Self { host: Arc::clone(host), args: vec!["agent".to_owned()] };
+        builder
+            .flag("--endpoints", MANIFESTS_DIR)
+            .flag("--netns-dir", NETNS_DIR)
+            .flag("--bpf-dir", BPF_DIR)
+            .flag("--cgroup-root", &host.cgroup().path().to_string_lossy())
+            .flag("--kubelet-cgroup", &kubelet.cgroup().to_string_lossy())
+            .flag("--hook-port", &HOOK_PORT.to_string())
+            .flag("--metrics-address", &format!("127.0.0.1:{METRICS_PORT}"))
+    }
+
+    /// Sets a flag; one that is set already gets the new value.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        match self.args.iter().position(|arg| arg == name) {
+            Some(at) => value.clone_into(&mut self.args[at + 1]),
+            None => self.args.extend([name.to_owned(), value.to_owned()]),
+        }
+        self
+    }
+
+    /// Starts it and does not wait.
+    pub fn start_unready(self) -> Result<Arc<Agent>> {
+        let mut command = Command::new(agent_binary()?);
+        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = self.host.start(command, self.host.netns(), "agent")?;
+        let log = Arc::new(Journal::default());
+        let echo = env::var_os("LASTCALL_LOG").map(|_| format!("agent {}", process.pid()));
+        collect(process.stdout()?, Arc::clone(&log), echo.clone());
+        collect(process.stderr()?, Arc::clone(&log), echo);
+        Ok(Arc::new(Agent { host: self.host, process, log }))
+    }
+}
+
+impl Agent {
+    /// Waits for 200 from `/readyz`.
+    pub fn ready_within(&self, timeout: Duration) -> Result<()> {
+        let until = Instant::now() + timeout;
+        loop {
+            if matches!(self.get(METRICS_PORT, "/readyz"), Ok((200, _))) {
+                return Ok(());
+            }
+            // Nothing announces that a port is open, so look again soon, or when the process has ended.
+            if self.process.exited_within(Duration::from_millis(20)) {
+                bail!("the agent ended{}", self.last_words());
+            }
+            if Instant::now() > until {
+                bail!("the agent was not ready within {timeout:?}{}", self.last_words());
+            }
+        }
+    }
+
+    /// The end of its log, to complete a sentence.
+    fn last_words(&self) -> String {
+        // Its output may still be on the way.
+        let _ = self.log.wait(Duration::from_millis(100), |_| None::<()>);
+        let lines = self.log_tail(20);
+        if lines.is_empty() { " without a word".to_owned() } else { format!(":\n{}", lines.join("\n")) }
+    }
+
+    /// `GET /status` as JSON.
+    pub fn status(&self) -> Result<Value> {
+        let (status, body) = self.get(HOOK_PORT, "/status")?;
+        if status != 200 {
+            bail!("/status answered {status}: {body}");
+        }
+        serde_json::from_str(&body).with_context(|| format!("/status is no JSON: {body:?}"))
+    }
+
+    /// `GET /metrics` as text.
+    pub fn metrics(&self) -> Result<String> {
+        Ok(self.get(METRICS_PORT, "/metrics")?.1)
+    }
+
+    /// The value of a metric without labels, or of one with exactly these (`name{label="value"}`).
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let metrics = self.metrics()?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no metric {name}"))?.parse()?)
+    }
+
+    /// GETs a path from the node's loopback.
+    pub fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let stream = self.host.netns().run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)))?;
+        let mut conn = Conn::new(stream)?;
+        conn.send(format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n"))?;
+        let (head, body) = conn.response()?;
+        Ok((head.status().context("no status")?, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+        self.process.exited_within(Duration::from_secs(5));
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Whether the process ends within `timeout`.
+    pub fn exited_within(&self, timeout: Duration) -> bool {
+        self.process.exited_within(timeout)
+    }
+
+    /// Waits for a line of the log that contains `text`.
+    pub fn logs(&self, text: &str, timeout: Duration) -> Result<String> {
+        let line = self.log.wait(timeout, |line| line.contains(text).then(|| line.clone()));
+        line.with_context(|| format!("the agent did not log {text:?} within {timeout:?}"))
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, n: usize) -> Vec<String> {
+        self.log.tail(n)
+    }
+}

@@ -1,0 +1,152 @@
+//! A TCP connection that a test holds by one end, or by both.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use socket2::SockRef;
+
+use crate::http::Head;
+
+/// Nothing that should come takes longer; a test that waits for it fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Conn {
+    reader: BufReader<TcpStream>,
+}
+
+impl Conn {
+    /// Wraps a connected socket.
+    pub fn new(stream: TcpStream) -> Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { reader: BufReader::new(stream) })
+    }
+
+    /// Sends `bytes` as they are.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        self.stream().write_all(bytes.as_ref()).context("send")
+    }
+
+    /// Sends a whole GET without a `Connection` header.
+    pub fn get(&mut self, path: &str) -> Result<()> {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
+    }
+
+    /// Sends a whole answer with a length.
+    pub fn respond(&mut self, body: &str) -> Result<()> {
+        self.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    /// Receives the head of a request and the body it announces.
+    pub fn request(&mut self) -> Result<(Head, Vec<u8>)> {
+        let head = Head::read(&mut self.reader).context("receive")?.context("closed before a request")?;
+        let body = head.read_body(&mut self.reader, u64::MAX)?;
+        Ok((head, body))
+    }
+
+    /// Receives a whole answer.
+    pub fn response(&mut self) -> Result<(Head, Vec<u8>)> {
+        self.request()
+    }
+
+    /// Receives exactly `bytes`, or says what came instead.
+    pub fn expect(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        let mut got = vec![0; bytes.as_ref().len()];
+        self.reader.read_exact(&mut got).context("receive")?;
+        if got != bytes.as_ref() {
+            bail!("expected {:?}, got {:?}", bytes.as_ref().escape_ascii(), got.escape_ascii());
+        }
+        Ok(())
+    }
+
+    /// Whether the peer ends the connection, by FIN or RST, within `timeout`. What it sent before is lost.
+    pub fn closed_within(&mut self, timeout: Duration) -> Result<bool> {
+        let until = Instant::now() + timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.stream().set_read_timeout(Some(left))?;
+            let n = match self.reader.fill_buf() {
+                Ok(bytes) => bytes.len(),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    self.stream().set_read_timeout(Some(PATIENCE))?;
+                    return Ok(false);
+                }
+                Err(_) => 0,
+            };
+            if n == 0 {
+                return Ok(true);
+            }
+            self.reader.consume(n);
+        }
+    }
+
+    /// Half-close: our FIN goes out, the other direction stays open.
+    pub fn finish_sending(&self) -> Result<()> {
+        self.stream().shutdown(Shutdown::Write).context("shutdown")
+    }
+
+    /// Closes by FIN.
+    pub fn close(self) {}
+
+    /// Closes by RST.
+    pub fn reset(self) -> Result<()> {
+        SockRef::from(self.stream()).set_linger(Some(Duration::ZERO)).context("linger")
+    }
+
+    /// A small receive window: what the peer sends beyond it stays in its queue.
+    pub fn receive_buffer(&self, bytes: usize) -> Result<()> {
+        SockRef::from(self.stream()).set_recv_buffer_size(bytes).context("receive buffer")
+    }
+
+    /// The socket, for everything else. Read through the methods above: they may have buffered.
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// Our address.
+    pub fn local(&self) -> Result<SocketAddr> {
+        Ok(self.stream().local_addr()?)
+    }
+}
+
+impl Write for Conn {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A listening socket in a pod that the test itself serves.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    accepted: AtomicU64,
+}
+
+impl Server {
+    /// Wraps a listening socket.
+    pub fn new(listener: TcpListener) -> Self {
+        Self { listener, accepted: AtomicU64::new(0) }
+    }
+
+    /// The server's end of the next connection.
+    pub fn accept(&self) -> Result<Conn> {
+        let number = self.accepted.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut fds =
+            [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&self.listener), nix::poll::PollFlags::POLLIN)];
+        let timeout = u16::try_from(PATIENCE.as_millis())?;
+        if nix::poll::poll(&mut fds, timeout)? == 0 {
+            bail!("connection {number} did not come within {PATIENCE:?}");
+        }
+        Conn::new(self.listener.accept().with_context(|| format!("accept connection {number}"))?.0)
+    }
+}

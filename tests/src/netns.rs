@@ -1,0 +1,79 @@
+//! Network namespaces, entered on threads of their own so that no other thread notices.
+
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, RawFd};
+use std::process::Command;
+use std::sync::Arc;
+use std::{panic, process, thread};
+
+use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::process::output;
+
+/// A network namespace; it lives as long as this handle, a process in it, or a bind mount of it.
+#[derive(Clone, Debug)]
+pub struct Netns {
+    file: Arc<File>,
+}
+
+impl Netns {
+    /// Makes a namespace with its loopback up, and IPv6 addresses that are valid at once.
+    pub fn new() -> Result<Self> {
+        let made = thread::spawn(|| -> Result<Self> {
+            unshare(CloneFlags::CLONE_NEWNET).context("unshare the network: are you root?")?;
+            Self::current()
+        });
+        let netns = made.join().unwrap_or_else(|payload| panic::resume_unwind(payload))?;
+        // Duplicate address detection would make every new address wait for a second or two.
+        netns.sysctl(&[("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/all/accept_dad", "0")])?;
+        netns.ip("link set lo up")?;
+        Ok(netns)
+    }
+
+    /// The namespace of the calling thread.
+    pub fn current() -> Result<Self> {
+        Ok(Self { file: Arc::new(File::open("/proc/thread-self/ns/net")?) })
+    }
+
+    /// Runs `f` on a fresh thread inside; the sockets it makes can be used from anywhere.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| match setns(&*self.file, CloneFlags::CLONE_NEWNET) {
+                Ok(()) => f(),
+                Err(error) => panic!("enter the network namespace: {error}"),
+            });
+            inside.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
+        })
+    }
+
+    /// Runs `ip` commands inside, one a line.
+    pub fn ip(&self, batch: &str) -> Result<String> {
+        self.run(|| output(Command::new("ip").args(["-batch", "-"]), batch))
+    }
+
+    /// Runs a command inside to its end.
+    pub fn command(&self, program: &str, args: &[&str], input: &str) -> Result<String> {
+        self.run(|| output(Command::new(program).args(args), input))
+    }
+
+    /// Writes entries of `/proc/sys/net`.
+    pub fn sysctl(&self, entries: &[(&str, &str)]) -> Result<()> {
+        self.run(|| {
+            entries.iter().try_for_each(|(name, value)| {
+                let path = format!("/proc/sys/net/{name}");
+                fs::write(&path, value).with_context(|| format!("write {value} to {path}"))
+            })
+        })
+    }
+
+    /// A path by which other processes can open the namespace while this handle lives.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", process::id(), self.raw_fd())
+    }
+
+    /// The descriptor, for `setns` in a child before it executes.
+    pub fn raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}

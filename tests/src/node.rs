@@ -1,0 +1,226 @@
+//! The node: one handle for all that a test needs.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anyhow::{Context, Result};
+
+use crate::agent::{Agent, AgentBuilder};
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::host::{Host, MANIFESTS_DIR};
+use crate::kubelet::Kubelet;
+use crate::manifest::{Port, ServiceKind, ServiceObject};
+use crate::pod::{Pod, PodBuilder};
+use crate::proxy::Proxy;
+
+/// The address family that a node's pods have first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// 10.77.0.0/24
+    Ipv4,
+    /// `fd00:77::/64`
+    Ipv6,
+}
+
+/// A simulated node with its cluster. It goes, and all of it with it, when the handle goes away.
+#[derive(Debug)]
+pub struct Node {
+    // In the order in which they have to go: whoever uses something goes before it.
+    agents: Mutex<Vec<Arc<Agent>>>,
+    kubelet: Kubelet,
+    pods: Mutex<Vec<Pod>>,
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    family: Family,
+    pod_numbers: AtomicU8,
+    client_numbers: AtomicU8,
+    service_numbers: AtomicU8,
+    second_bridge: OnceLock<()>,
+}
+
+impl Node {
+    /// A node with a bridge, a proxy and a kubelet, whose pods have IPv4 addresses first. Needs root.
+    pub fn new() -> Result<Self> {
+        Self::with_family(Family::Ipv4)
+    }
+
+    /// The same with the family that pods have first, and that hooks and tests therefore use.
+    pub fn with_family(family: Family) -> Result<Self> {
+        let host = Arc::new(Host::new()?);
+        host.netns().sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        bridge(&host, "br0", (77, 0x77))?;
+        let proxy = Proxy::new(host.netns().clone());
+        let cluster = Arc::new(Cluster::new(host.outside(MANIFESTS_DIR), proxy));
+        let kubelet = Kubelet::start(&host, &cluster)?;
+        Ok(Self {
+            agents: Mutex::default(),
+            kubelet,
+            pods: Mutex::default(),
+            cluster,
+            host,
+            family,
+            // .1 is the bridge.
+            pod_numbers: AtomicU8::new(2),
+            client_numbers: AtomicU8::new(1),
+            service_numbers: AtomicU8::new(10),
+            second_bridge: OnceLock::new(),
+        })
+    }
+
+    /// A pod in the making.
+    pub fn pod(&self, name: &str) -> PodBuilder<'_> {
+        PodBuilder::new(self, name)
+    }
+
+    /// A new client outside, with a link of its own.
+    pub fn client(&self) -> Result<Client> {
+        Client::new(&self.host, self.client_numbers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An agent in the making.
+    pub fn agent(&self) -> RememberedAgent<'_> {
+        RememberedAgent { node: self, builder: AgentBuilder::new(&self.host, &self.kubelet) }
+    }
+
+    /// A Service for the pods of the app `name`: `port` of its addresses goes to `target` of the pods.
+    pub fn service(&self, name: &str, kind: ServiceKind, port: u16, target: u16) -> Result<Service> {
+        let number = self.service_numbers.fetch_add(1, Ordering::Relaxed);
+        let ips: [IpAddr; 2] =
+            [[10, 96, 0, number].into(), [0xfd00, 0x96, 0, 0, 0, 0, 0, number.into()].into()];
+        let to = Port { name: "http".to_owned(), number: target, protocol: "TCP", app_protocol: None };
+        let node_port = matches!(kind, ServiceKind::NodePort { .. }).then(|| 30_000 + u16::from(number));
+        self.cluster.put_service(ServiceObject {
+            name: name.to_owned(),
+            namespace: "default".to_owned(),
+            kind,
+            ips: ips.to_vec(),
+            ports: vec![(port, to)],
+            node_port,
+        })?;
+        let ip = ips[usize::from(self.family == Family::Ipv6)];
+        Ok(Service { address: SocketAddr::new(ip, port), node_port })
+    }
+
+    /// Waits until the proxy's rules say what the endpoints say.
+    pub fn proxy_synced(&self) -> Result<()> {
+        self.cluster.proxy().synced().then_some(()).context("the proxy did not catch up")
+    }
+
+    /// The kubelet.
+    pub fn kubelet(&self) -> &Kubelet {
+        &self.kubelet
+    }
+
+    /// Pods, EndpointSlices and Services, and the directory they are written to.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The namespaces, the cgroup, and how to start more processes.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Which family pods have first.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// What the agents, the kernel and the sockets say, for a test that has failed.
+    pub fn diagnostics(&self) -> String {
+        let mut text = format!("== node {}\n", self.host.name());
+        for agent in lock(&self.agents).iter() {
+            let _ = writeln!(text, "== agent, the end of its log\n{}", agent.log_tail(60).join("\n"));
+            match agent.status() {
+                Ok(status) => drop(writeln!(text, "== agent, /status\n{status:#}")),
+                Err(error) => drop(writeln!(text, "== agent, /status: {error:#}")),
+            }
+        }
+        let _ = writeln!(text, "== kubelet\n{}", self.kubelet.last_events(40).join("\n"));
+        for pod in lock(&self.pods).iter() {
+            let Some(netns) = pod.netns() else {
+                let _ = writeln!(text, "== pod {} is gone", pod.name());
+                continue;
+            };
+            let sockets = netns.command("ss", &["-tuanie"], "").unwrap_or_else(|error| format!("{error:#}"));
+            let _ = writeln!(text, "== pod {} {:?}\n{}", pod.name(), pod.ips(), sockets.trim_end());
+        }
+        let rules = self.host.netns().command("nft", &["list", "ruleset"], "");
+        let _ = write!(text, "== nftables\n{}", rules.unwrap_or_else(|error| format!("{error:#}")));
+        text
+    }
+
+    pub(crate) fn next_pod(&self) -> Result<u8> {
+        let number = self.pod_numbers.fetch_add(1, Ordering::Relaxed);
+        (number < 255).then_some(number).context("a node has room for 253 pods")
+    }
+
+    pub(crate) fn second_bridge(&self) -> Result<()> {
+        if self.second_bridge.set(()).is_ok() {
+            bridge(&self.host, "br1", (79, 0x79))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remember(&self, pod: &Pod) {
+        lock(&self.pods).push(pod.clone());
+    }
+}
+
+/// An agent in the making whose end the node waits for, and whose log it shows when a test fails.
+#[derive(Debug)]
+#[must_use]
+pub struct RememberedAgent<'n> {
+    node: &'n Node,
+    builder: AgentBuilder,
+}
+
+impl RememberedAgent<'_> {
+    /// Sets a flag; one that is set already gets the new value.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        self.builder = self.builder.flag(name, value);
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> Result<Arc<Agent>> {
+        let node = self.node;
+        let agent = self.start_unready()?;
+        agent.ready_within(crate::agent::START).inspect_err(|_| drop(lock(&node.agents).pop()))?;
+        Ok(agent)
+    }
+
+    /// Starts it and does not wait.
+    pub fn start_unready(self) -> Result<Arc<Agent>> {
+        let agent = self.builder.start_unready()?;
+        lock(&self.node.agents).push(Arc::clone(&agent));
+        Ok(agent)
+    }
+}
+
+/// Where clients find a Service.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// Its virtual address in the node's family.
+    pub address: SocketAddr,
+    /// Its port on the node, if it has one.
+    pub node_port: Option<u16>,
+}
+
+/// A bridge that forwards at once, with the node's address on it.
+fn bridge(host: &Host, name: &str, (net4, net6): (u8, u16)) -> Result<()> {
+    host.netns().ip(&format!(
+        "link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+         addr add 10.{net4}.0.1/24 dev {name}\n\
+         addr add fd00:{net6:x}::1/64 dev {name} nodad\n\
+         link set {name} up\n"
+    ))?;
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

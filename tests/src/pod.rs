@@ -1,0 +1,302 @@
+//! A pod: a network namespace that the node knows by name, the app in it, and its object in the API.
+
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
+
+use crate::cluster::Cluster;
+use crate::conn::Server;
+use crate::host::Host;
+use crate::manifest::{Container, Hook, PodObject, Port};
+use crate::netns::Netns;
+use crate::node::{Family, Node};
+use crate::process::{Process, binary};
+
+/// A pod on a node. Clones are the same pod.
+#[derive(Clone, Debug)]
+pub struct Pod(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    number: u8,
+    family: Family,
+    host: Arc<Host>,
+    cluster: Arc<Cluster>,
+    /// By container. Declared before the namespace: processes go first.
+    processes: Vec<(String, Process)>,
+    netns: Mutex<Option<Netns>>,
+}
+
+impl Pod {
+    /// Its name, in its object and in the node's netns directory.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// An address in the family of the node's tests.
+    pub fn addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(ips(self.0.number, self.0.family, 0x77)[0], port)
+    }
+
+    /// Its two addresses, the primary one first.
+    pub fn ips(&self) -> [IpAddr; 2] {
+        ips(self.0.number, self.0.family, 0x77)
+    }
+
+    /// An address on its second link, if it has one.
+    pub fn second_addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(ips(self.0.number, self.0.family, 0x79)[0], port)
+    }
+
+    /// Runs `f` in the pod's network namespace.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        match self.netns() {
+            Some(netns) => netns.run(f),
+            None => panic!("pod {} has no network namespace any more", self.name()),
+        }
+    }
+
+    /// Its network namespace, unless it has been torn down.
+    pub fn netns(&self) -> Option<Netns> {
+        self.0.netns.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Listens in the pod on IPv4 and IPv6, with the test as the server.
+    pub fn listen(&self, port: u16) -> Result<Server> {
+        let listen = || -> Result<TcpListener> {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+            socket.set_only_v6(false)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+            socket.listen(4096)?;
+            Ok(socket.into())
+        };
+        Ok(Server::new(self.run(listen).with_context(|| format!("listen on {port} in {}", self.name()))?))
+    }
+
+    /// Starts one more process in the pod.
+    pub fn start_process(&self, command: Command) -> Result<Process> {
+        let netns = self.netns().context("the pod is gone")?;
+        self.0.host.start(command, &netns, &format!("pods/{}", self.name()))
+    }
+
+    /// The process of a container.
+    pub fn pid_of(&self, container: &str) -> Result<u32> {
+        let process = self.0.processes.iter().find(|(name, _)| name == container);
+        process.map(|(_, process)| process.pid()).with_context(|| format!("no container {container}"))
+    }
+
+    /// Kills the app without a word, as a crash does.
+    pub fn kill_app(&self) {
+        for (_, process) in &self.0.processes {
+            process.signal(Signal::SIGKILL);
+            process.exited_within(std::time::Duration::from_secs(5));
+        }
+    }
+
+    /// Changes the pod's object and writes it: a shorter grace, another UID.
+    pub fn update(&self, change: impl FnOnce(&mut PodObject)) -> Result<()> {
+        self.0.cluster.update_pod(self.name(), change)
+    }
+
+    /// Takes the pod's object away, while the pod itself goes on.
+    pub fn forget(&self) -> Result<()> {
+        self.0.cluster.remove_pod(self.name())
+    }
+
+    /// Removes what the container runtime made: processes, links, the namespace.
+    pub fn tear_down(&self) -> Result<()> {
+        let Some(netns) = self.0.netns.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        self.kill_app();
+        self.0.host.unpublish(self.name())?;
+        netns.ip("link del eth0")?;
+        Ok(())
+    }
+}
+
+/// The addresses of pod `number` on the network 10.`net`: decimal in IPv4, spelled alike in IPv6.
+fn ips(number: u8, family: Family, net: u16) -> [IpAddr; 2] {
+    let ipv4: IpAddr = [10, if net == 0x77 { 77 } else { 79 }, 0, number].into();
+    let ipv6: IpAddr = Ipv6Addr::new(0xfd00, net, 0, 0, 0, 0, 0, number.into()).into();
+    match family {
+        Family::Ipv4 => [ipv4, ipv6],
+        Family::Ipv6 => [ipv6, ipv4],
+    }
+}
+
+/// A pod in the making; see [`Node::pod`].
+#[derive(Debug)]
+#[must_use]
+pub struct PodBuilder<'n> {
+    node: &'n Node,
+    object: PodObject,
+    app: Vec<String>,
+    family: Option<Family>,
+    second_link: bool,
+}
+
+impl<'n> PodBuilder<'n> {
+    pub(crate) fn new(node: &'n Node, name: &str) -> Self {
+        let container = Container { name: "app".to_owned(), hook: Hook::http("/drain"), ports: Vec::new() };
+        let object = PodObject {
+            name: name.to_owned(),
+            namespace: "default".to_owned(),
+            uid: String::new(),
+            app: name.to_owned(),
+            node: "node".to_owned(),
+            ips: Vec::new(),
+            containers: vec![container],
+            grace: 30,
+            ready: true,
+            deleted: None,
+        };
+        let app = vec!["--name".to_owned(), name.to_owned()];
+        Self { node, object, app, family: None, second_link: false }
+    }
+
+    /// Makes it a pod of the Service `app`; otherwise it is one of a Service with its own name.
+    pub fn of(mut self, app: &str) -> Self {
+        app.clone_into(&mut self.object.app);
+        self
+    }
+
+    /// The app serves HTTP here, and the port says so by its name.
+    pub fn http(mut self, port: u16) -> Self {
+        self.app.extend(["--port".to_owned(), port.to_string()]);
+        self.port("http", port)
+    }
+
+    /// The app sends back whatever comes here: an unknown protocol.
+    pub fn echo(mut self, port: u16) -> Self {
+        self.app.extend(["--echo-port".to_owned(), port.to_string()]);
+        self.port("echo", port)
+    }
+
+    /// The app sends every datagram back.
+    pub fn udp(mut self, port: u16) -> Self {
+        self.app.extend(["--udp-port".to_owned(), port.to_string()]);
+        self.declare("datagrams", port, "UDP")
+    }
+
+    /// Declares a port by name, and leaves serving it to the test ([`Pod::listen`]).
+    pub fn port(self, name: &str, number: u16) -> Self {
+        self.declare(name, number, "TCP")
+    }
+
+    fn declare(mut self, name: &str, number: u16, protocol: &'static str) -> Self {
+        let port = Port { name: name.to_owned(), number, protocol, app_protocol: None };
+        self.object.containers[0].ports.push(port);
+        self
+    }
+
+    /// The app ends its requests before it ends itself.
+    pub fn graceful(mut self) -> Self {
+        self.app.push("--graceful".to_owned());
+        self
+    }
+
+    /// The preStop hook of the app's container; `GET /drain` unless set.
+    pub fn hook(mut self, hook: Hook) -> Self {
+        self.object.containers[0].hook = hook;
+        self
+    }
+
+    /// One more container, with a process that waits for its SIGTERM.
+    pub fn container(mut self, name: &str, hook: Hook) -> Self {
+        self.object.containers.push(Container { name: name.to_owned(), hook, ports: Vec::new() });
+        self
+    }
+
+    /// terminationGracePeriodSeconds; 30 unless set.
+    pub fn grace(mut self, seconds: u32) -> Self {
+        self.object.grace = seconds;
+        self
+    }
+
+    /// An address of this family only.
+    pub fn only(mut self, family: Family) -> Self {
+        self.family = Some(family);
+        self
+    }
+
+    /// A second link, on a network of its own.
+    pub fn second_link(mut self) -> Self {
+        self.second_link = true;
+        self
+    }
+
+    /// Starts the pod, waits until its app serves, and enters it into the API and its Services.
+    pub fn start(mut self) -> Result<Pod> {
+        let node = self.node;
+        let (host, number) = (node.host(), node.next_pod()?);
+        let family = self.family.unwrap_or(node.family());
+        let netns = Netns::new()?;
+        plug(host.netns(), &netns, "br0", "eth0", (77, 0x77), number)?;
+        netns.ip("route add default via 10.77.0.1\nroute add default via fd00:77::1")?;
+        if self.second_link {
+            node.second_bridge()?;
+            plug(host.netns(), &netns, "br1", "eth1", (79, 0x79), number)?;
+        }
+        host.publish(&netns, &self.object.name)?;
+        self.object.uid = format!("00000000-0000-4000-8000-{:012x}", number);
+        self.object.ips = ips(number, family, 0x77)[..if self.family.is_some() { 1 } else { 2 }].to_vec();
+        let mut processes = Vec::new();
+        for container in &self.object.containers {
+            let mut command = Command::new(binary("lastcall-app")?);
+            if processes.is_empty() {
+                command.args(&self.app);
+            }
+            command.stdout(Stdio::piped());
+            let process = host.start(command, &netns, &format!("pods/{}", self.object.name))?;
+            wait_until_ready(&process)?;
+            processes.push((container.name.clone(), process));
+        }
+        let name = self.object.name.clone();
+        let (host, cluster) = (Arc::clone(host), Arc::clone(node.cluster()));
+        cluster.put_pod(self.object)?;
+        cluster.sync()?;
+        let netns = Mutex::new(Some(netns));
+        let pod = Pod(Arc::new(Inner { name, number, family, host, cluster, processes, netns }));
+        node.remember(&pod);
+        Ok(pod)
+    }
+}
+
+fn wait_until_ready(process: &Process) -> Result<()> {
+    let mut line = String::new();
+    BufReader::new(process.stdout()?).read_line(&mut line)?;
+    if line.trim() != "ready" {
+        bail!("the app did not start");
+    }
+    Ok(())
+}
+
+/// Connects the pod to a bridge of the node, as a CNI plugin does.
+fn plug(
+    node: &Netns,
+    pod: &Netns,
+    bridge: &str,
+    link: &str,
+    (net4, net6): (u8, u16),
+    number: u8,
+) -> Result<()> {
+    let veth = format!("{bridge}-pod{number}");
+    node.ip(&format!(
+        "link add {veth} type veth peer name {link} netns {}\nlink set {veth} master {bridge} up\n",
+        pod.path()
+    ))?;
+    pod.ip(&format!(
+        "addr add 10.{net4}.0.{number}/24 dev {link}\n\
+         addr add fd00:{net6:x}::{number:x}/64 dev {link} nodad\n\
+         link set {link} up\n"
+    ))?;
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! The fixtures themselves: the small kubelet does what the real one was seen to do, the proxy lags, and
+//! nothing stays behind.
+
+use std::mem::ManuallyDrop;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use lastcall_tests::load::Kind;
+use lastcall_tests::manifest::ServiceKind;
+use lastcall_tests::{Hook, Node, Pod, leftovers, scenarios};
+
+/// Where a hook arrives when no agent is there to catch it: in the pod.
+const HOOK: u16 = 9902;
+
+fn seconds(n: f64) -> Duration {
+    Duration::from_secs_f64(n)
+}
+
+/// The body of the pod's own `/`, seen by nobody but the app.
+fn name_of(conn: &mut lastcall_tests::Conn) -> Result<String> {
+    conn.get("/")?;
+    Ok(String::from_utf8(conn.response()?.1)?.trim().to_owned())
+}
+
+fn web(node: &Node, name: &str, hook: Hook) -> Result<Pod> {
+    node.pod(name).of("web").http(8080).hook(hook).start()
+}
+
+scenarios! {
+    /// The request is the kubelet's to the byte, the status does not matter, SIGTERM follows the answer.
+    fn the_kubelet_holds_a_pod_until_its_hook_answers(node) {
+        let pod = web(node, "web-0", Hook::http("/drain?until=closed").header("X-Tier", "gold"))?;
+        let endpoint = pod.listen(HOOK)?;
+        let stop = node.kubelet().delete(&pod)?;
+        let mut hook = endpoint.accept()?;
+        let to = pod.addr(HOOK);
+        hook.expect(format!(
+            "GET /drain?until=closed HTTP/1.1\r\nHost: {to}\r\nUser-Agent: kube-lifecycle/1.34\r\n\
+             Accept: */*\r\nX-Tier: gold\r\nAccept-Encoding: gzip\r\n\r\n"
+        ))?;
+        ensure!(stop.still_held_after(seconds(0.5)), "the hook ended by itself");
+        let body = r#"{"outcome":"busy"}"#;
+        hook.send(format!("HTTP/1.1 503 Busy\r\nContent-Length: {}\r\n\r\n{body}", body.len()))?;
+        let answer = stop.answered_within(seconds(1.0))?;
+        ensure!((answer.status, answer.outcome()) == (503, "busy"), "{answer:?}");
+        let term = stop.terminated_within(seconds(1.0))?;
+        ensure!(term - answer.at < 0.1, "SIGTERM came {} s after the answer", term - answer.at);
+        stop.gone_within(seconds(1.0))?;
+        ensure!(pod.netns().is_none() && node.cluster().pod("web-0").is_err(), "gone, but still there");
+        Ok(())
+    }
+
+    /// Nobody listens: `FailedPreStopHook`, and SIGTERM at once.
+    fn a_refused_hook_is_no_hook(node) {
+        let stop = node.kubelet().delete(&web(node, "web-0", Hook::http("/drain"))?)?;
+        let (at, error) = stop.failed_within(seconds(1.0))?;
+        ensure!(error.contains("refused"), "{error}");
+        ensure!(stop.gone_within(seconds(1.0))? - at < 0.5, "SIGTERM was late");
+        Ok(())
+    }
+
+    /// A hook that never answers has the grace, and the container then two more seconds.
+    fn the_grace_ends_a_hook(node) {
+        let pod = node.pod("web-0").hook(Hook::http("/drain")).grace(1).graceful().start()?;
+        let endpoint = pod.listen(HOOK)?;
+        let stop = node.kubelet().delete(&pod)?;
+        let hook = endpoint.accept()?;
+        let held = stop.terminated_within(seconds(2.0))? - stop.started()?;
+        ensure!((0.9..1.5).contains(&held), "SIGTERM after {held} s");
+        stop.gone_within(seconds(3.0))?;
+        ensure!(!stop.was_killed(), "the app ends at SIGTERM");
+        drop(hook);
+        Ok(())
+    }
+
+    /// All hooks of a pod start together; a container without one gets SIGTERM at once.
+    fn the_hooks_of_a_pod_start_together(node) {
+        let pod = node.pod("web-0").hook(Hook::Sleep(2)).container("other", Hook::None);
+        let pod = pod.container("third", Hook::http("/third")).start()?;
+        let endpoint = pod.listen(HOOK)?;
+        let stop = node.kubelet().delete(&pod)?;
+        let started = stop.started()?;
+        ensure!(stop.terminated_within(seconds(0.5))? - started < 0.3, "the one without a hook waited");
+        let mut third = endpoint.accept()?;
+        third.request()?;
+        third.respond("{}")?;
+        stop.container_answered_within("third", seconds(0.5))?;
+        let gone = stop.gone_within(seconds(3.0))? - started;
+        ensure!((1.9..2.6).contains(&gone), "the sleep was over after {gone} s");
+        Ok(())
+    }
+
+    /// New connections follow the endpoints a second late; old ones stay where they are.
+    fn the_proxy_lags_a_second(node) {
+        let service = node.service("web", ServiceKind::NodePort { local: false }, 80, 8080)?;
+        let old = web(node, "old", Hook::Sleep(3))?;
+        node.proxy_synced()?;
+        let client = node.client()?;
+        let mut pinned = client.connect_to(service.address)?;
+        ensure!(name_of(&mut pinned)? == "old", "not the only pod there is");
+        web(node, "new", Hook::None)?;
+        node.proxy_synced()?;
+        let stop = node.kubelet().delete(&old)?;
+        let deleted = Instant::now();
+        let names = |n| (0..n).map(|_| name_of(&mut client.connect_to(service.address)?)).collect::<Result<Vec<_>>>();
+        ensure!(names(20)?.contains(&"old".to_owned()), "the rules changed at once");
+        ensure!(deleted.elapsed() < seconds(0.9), "too slow to tell");
+        node.proxy_synced()?;
+        ensure!(!names(20)?.contains(&"old".to_owned()), "the rules did not change");
+        ensure!(name_of(&mut pinned)? == "old", "an established connection moved");
+        stop.gone_within(seconds(4.0))?;
+        ensure!(pinned.closed_within(seconds(1.0))?, "the app is gone, its connection is not");
+        Ok(())
+    }
+
+    /// With masquerading, all clients look like the node.
+    fn a_masqueraded_client_looks_like_the_node(node) {
+        let service = node.service("web", ServiceKind::ClusterIp, 80, 9000)?;
+        let pod = node.pod("web-0").of("web").port("http", 9000).start()?;
+        let server = pod.listen(9000)?;
+        node.cluster().masquerade()?;
+        node.proxy_synced()?;
+        let _conn = node.client()?.connect_to(service.address)?;
+        let peer = server.accept()?.stream().peer_addr()?.ip().to_canonical();
+        let node_ips: [std::net::IpAddr; 2] = ["10.77.0.1".parse()?, "fd00:77::1".parse()?];
+        ensure!(node_ips.contains(&peer), "it came from {peer}");
+        Ok(())
+    }
+
+    /// What a load counts: a pod that ends at once cuts what it has, and refuses the next.
+    fn the_loads_count_what_fails(node) {
+        let service = node.service("web", ServiceKind::ClusterIp, 80, 8080)?;
+        let pod = web(node, "web-0", Hook::None)?;
+        node.proxy_synced()?;
+        let client = node.client()?;
+        let load = client.load(Kind::Busy, service.address)?;
+        std::thread::sleep(seconds(1.0));
+        pod.kill_app();
+        std::thread::sleep(seconds(0.5));
+        let report = load.finish()?;
+        ensure!(report.cut == 50, "50 connections were busy, {} were cut", report.cut);
+        ensure!(report.failed > report.cut, "nobody was refused: {report:?}");
+        ensure!((200..=600).contains(&report.requests), "{} requests", report.requests);
+        Ok(())
+    }
+
+    /// A pod with two links has an address on each.
+    fn a_second_link(node) {
+        let pod = node.pod("web-0").http(8080).second_link().start()?;
+        let from_node = |to| node.host().netns().run(|| std::net::TcpStream::connect(to));
+        from_node(pod.addr(8080))?;
+        from_node(pod.second_addr(8080))?;
+        Ok(())
+    }
+}
+
+/// The check that every scenario ends with does see a node that is still there.
+#[test]
+fn leftovers_are_found() -> Result<()> {
+    let mut node = ManuallyDrop::new(Node::new()?);
+    let name = node.host().name().to_owned();
+    web(&node, "web-0", Hook::None)?;
+    let found = leftovers(&name).join("\n");
+    for what in ["cgroup", "lastcall-app", "kubelet"] {
+        ensure!(found.contains(what), "{what} was not found:\n{found}");
+    }
+    // SAFETY: the node is not used again.
+    unsafe { ManuallyDrop::drop(&mut node) };
+    ensure!(leftovers(&name).is_empty(), "the node stayed: {:?}", leftovers(&name));
+    Ok(())
+}
+
+/// A panic in a test takes its node away too.
+#[test]
+fn a_panic_leaves_nothing() -> Result<()> {
+    let node = Node::new()?;
+    let name = node.host().name().to_owned();
+    let result = std::thread::spawn(move || {
+        let _pod = web(&node, "web-0", Hook::None);
+        panic!("on purpose");
+    });
+    ensure!(result.join().is_err(), "it should have panicked");
+    ensure!(leftovers(&name).is_empty(), "the node stayed: {:?}", leftovers(&name));
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Debian's packages, for what is missing and only with its name said first.
+
+use std::{ffi::OsStr, process::Stdio, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{child, root};
+
+/// Whether this machine has Debian's package manager.
+pub(crate) fn exists() -> bool {
+    child::on_path("apt-get").is_some()
+}
+
+/// Installs packages, after a fresh look at what there is.
+pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
+    ensure!(exists(), "{why} needs {}, and there is no apt-get to install it", packages.join(" "));
+    root::ensure_possible("installing packages")?;
+    eprintln!("installing {} by apt-get, for {why}", packages.join(" "));
+    let apt = |arguments: &[&str], limit| {
+        let quietly = [("DEBIAN_FRONTEND", OsStr::new("noninteractive"))];
+        let mut command = root::command("apt-get", &quietly);
+        command.args(["-q", "-y"]).args(arguments);
+        child::run(command.stdout(Stdio::null()), Duration::from_secs(limit))
+    };
+    // A failed update may still leave lists that are good enough: the installation decides.
+    if let Err(e) = apt(&["update"], 180) {
+        eprintln!("{e:#}; going on with the lists that are there");
+    }
+    apt(&[&["install", "--no-install-recommends"], packages].concat(), 900)
+}
+
+/// Installs the packages of those programs that are not there, `(program, package)`.
+pub(crate) fn install_missing(programs: &[(&str, &str)], why: &str) -> Result<()> {
+    let missing = programs.iter().filter(|(program, _)| child::on_path(program).is_none());
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() { Ok(()) } else { install(&packages, why) }
+}
