@@ -18,6 +18,8 @@ mod deadline;
 mod display;
 mod settle;
 mod strictest;
+#[cfg(test)]
+mod tests;
 
 use confirm::{Confirmation, confirmation};
 pub use deadline::{Grace, deadline, reserve};

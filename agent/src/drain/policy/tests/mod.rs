@@ -1,0 +1,7 @@
+//! The policy and the ledger together, against the design.
+
+mod decisions;
+mod exhaustive;
+mod histories;
+mod model;
+mod settling;
