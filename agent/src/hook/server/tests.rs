@@ -1,9 +1,10 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    time::timeout,
+    task::JoinSet,
+    time::{self, timeout},
 };
 
 use super::*;
@@ -11,7 +12,7 @@ use crate::{
     cluster::PodName,
     contract::Until,
     hook::{
-        answer::{Answer, Outcome, Remained},
+        answer::{Answer, Outcome, Remained, Reply},
         desk::{Call, StatusRequest},
         held::MemoryStore,
         identity::Page,
@@ -363,4 +364,42 @@ async fn a_hook_that_waited_at_240_is_like_any_other() {
     assert_eq!(served.desk.calls()[0].callee, expected);
     served.desk.answer();
     assert_eq!(status(&rest(caller).await), 200);
+}
+
+/// Drops this thread's right to TCP_REPAIR, which binding the listeners has needed.
+fn without_net_admin(test: impl AsyncFnOnce(Served) + Send + 'static) {
+    let thread = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let served = Served::start();
+            caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).expect("our own");
+            test(served).await;
+        });
+    };
+    std::thread::spawn(thread).join().expect("no panic");
+}
+
+#[test]
+fn without_the_right_hooks_are_held_by_the_process_alone() {
+    without_net_admin(async |mut served| {
+        let (stays, leaves) =
+            (served.hook([127, 5, 6, 7], "/drain").await, served.hook([127, 5, 6, 8], "/drain").await);
+        served.desk.arrivals(2).await;
+        assert_eq!(served.store.load_all(), vec![]);
+        drop(leaves);
+        reaches(&served.desk.dropped, 1).await;
+        served.held_reaches(1).await;
+        served.desk.answer();
+        assert_eq!(status(&rest(stays).await), 200);
+    });
+}
+
+#[test]
+fn without_the_right_a_server_that_stops_ends_its_hooks() {
+    without_net_admin(async |mut served| {
+        let caller = served.hook([127, 5, 6, 7], "/drain").await;
+        served.held_reaches(1).await;
+        served.stop().await;
+        assert_eq!(rest(caller).await, "");
+    });
 }
