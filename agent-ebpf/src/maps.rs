@@ -56,6 +56,9 @@ pub(crate) static EDGES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// [`http::RESPONSE_PEEK`](lastcall_ebpf::http::RESPONSE_PEEK), rounded up to a power of two.
+pub(crate) const RESPONSE_ROOM: usize = RESPONSE_PEEK.next_power_of_two();
+
 /// [`SCRATCH`]'s one value.
 #[repr(C)]
 pub(crate) struct Scratch {
@@ -67,7 +70,7 @@ pub(crate) struct Scratch {
     pub(crate) target_hash: u32,
     pub(crate) scan: HeadScan,
     pub(crate) request: [u8; REQUEST_PEEK],
-    pub(crate) response: [u8; RESPONSE_PEEK],
+    pub(crate) response: [u8; RESPONSE_ROOM],
 }
 
 /// The kubelet's connections by tuple. `sock_ops` writes, TC and the agent read. Pinned. Full: the

@@ -7,7 +7,10 @@ use lastcall_agent::{
     causes,
     cli::{Cli, Command, Output},
     config::Config,
-    report::show,
+    report::{
+        doctor::{self, Plan},
+        show,
+    },
     run,
 };
 
@@ -23,12 +26,16 @@ fn main() -> ExitCode {
                 return ExitCode::from(BAD_CONFIGURATION);
             }
         },
-        Command::Status(args) if args.watch => Ok(show::watch(args.agent.address, args.output == Output::Json)?),
-        Command::Status(args) => Ok(show::status(args.agent.address, args.output == Output::Json)?),
+        Command::Status(args) if args.watch => show::watch(args.agent.address, args.output == Output::Json).map_err(Into::into),
+        Command::Status(args) => show::status(args.agent.address, args.output == Output::Json).map_err(Into::into),
         Command::Connections(args) => {
             let json = args.output == Output::Json;
-            Ok(show::connections(args.agent.address, args.namespace.as_deref(), &args.pod, json)?)
+            show::connections(args.agent.address, args.namespace.as_deref(), &args.pod, json).map_err(Into::into)
         }
+        Command::Doctor(args) => match doctor::doctor(&Plan::from(&args), args.output == Output::Json) {
+            Ok(code) => return ExitCode::from(code),
+            Err(e) => Err(e.into()),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
