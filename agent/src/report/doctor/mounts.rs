@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn mounts_of_type_cgroup2_only() {
-        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n\
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
                       none /run/with\\040blank cgroup2 rw 0 0\n\
                       broken\n";
@@ -188,7 +189,9 @@ mod tests {
     #[test]
     fn a_root_cgroup_that_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(cgroup2(Some(dir.path())).verdict, Verdict::Missing);
+        let check = cgroup2(Some(dir.path()));
+        assert_eq!(check.verdict, Verdict::Missing);
+        assert!(check.found.ends_with("is on another file system"), "{}", check.found);
         assert_eq!(cgroup2(None).verdict, Verdict::Missing);
         assert_eq!(cgroup2(Some(Path::new("/nowhere"))).verdict, Verdict::Missing);
     }
