@@ -223,6 +223,8 @@ mod tests {
         let deep = root.path().join("system.slice/kubelet.service");
         fs::create_dir_all(&deep).unwrap();
         let id = fs::metadata(&deep).unwrap().ino();
+        // Looked at before it, and of a higher number.
+        fs::create_dir(root.path().join("user.slice")).unwrap();
         assert_eq!(path_of(root.path(), id), Some(deep));
         assert_eq!(path_of(root.path(), u64::MAX), None);
     }

@@ -16,7 +16,10 @@ mod rights;
 mod scratch;
 mod sys;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 pub use findings::{Check, Findings, Group, Verdict};
 
@@ -44,15 +47,23 @@ pub struct Plan {
 /// Looks at everything and tries everything. Takes less than a second, and 5 s more where a stuck
 /// agent holds the hook's port.
 pub fn examine(plan: &Plan) -> Findings {
+    let _alone = alone();
     let root = mounts::cgroup_root(plan.cgroup_root.as_deref());
     let mut checks = kernel::checks();
     checks.extend(rights::checks());
+    let _raised = rights::Raised::now();
     checks.extend(mounts::checks(plan, root.as_deref()));
     checks.extend(bpf::checks());
     checks.extend(network::attaching(root.as_deref()));
     checks.extend(network::sockets(&plan.netns_dir));
     checks.extend(kubelet::checks(plan, root.as_deref()));
     Findings::of(checks)
+}
+
+/// One examination at a time: it changes limits that are the whole process's, and sets them back.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The command: examines, prints, and says how the process should end.

@@ -108,6 +108,32 @@ fn enough(check: Check, hard: u64, raise: bool) -> Check {
     )
 }
 
+/// The limit as far up as it goes, as the agent's will be, until dropped.
+pub(super) struct Raised(Option<(u64, u64)>);
+
+impl Raised {
+    pub(super) fn now() -> Self {
+        let before = sys::memlock().ok();
+        if let Some((_, hard)) = before
+            && sys::set_memlock(libc::RLIM_INFINITY, libc::RLIM_INFINITY).is_err()
+            && let Err(error) = sys::set_memlock(hard, hard)
+        {
+            tracing::debug!(%error, "RLIMIT_MEMLOCK could not be raised");
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        if let Some((soft, hard)) = self.0
+            && let Err(error) = sys::set_memlock(soft, hard)
+        {
+            tracing::debug!(%error, "RLIMIT_MEMLOCK could not be set back");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,10 +178,16 @@ mod tests {
         }
     }
 
-    /// The probe's own trick leaves the limit as it was.
+    /// The limit is up while the probes run, and neither they nor the question leave it changed.
     #[test]
     fn the_limit_is_set_back() {
+        let _alone = super::super::alone();
         let before = sys::memlock().unwrap();
+        let raised = Raised::now();
+        let (soft, hard) = sys::memlock().unwrap();
+        assert!(soft == hard && hard >= before.1, "{before:?} {soft} {hard}");
+        drop(raised);
+        assert_eq!(sys::memlock().unwrap(), before);
         let check = memlock();
         assert_eq!(sys::memlock().unwrap(), before);
         assert!(check.verdict <= Verdict::Missing && !check.found.is_empty());
