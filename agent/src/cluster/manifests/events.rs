@@ -92,43 +92,54 @@ impl Events {
     }
 
     pub(super) fn note(&self, event: notify::Result<Event>, plan: &Plan) {
-        {
-            let mut marks = lock(&self.marks);
-            match event {
-                Ok(event) if !event.need_rescan() => marks.note(&event, plan, Moment::now()),
-                // An overflow, or an error: what it was about is not known.
-                _ => marks.lost = true,
+        let news = match event {
+            Ok(event) if !event.need_rescan() => lock(&self.marks).note(&event, plan, Moment::now()),
+            // An overflow, or an error: what it was about is not known.
+            _ => {
+                lock(&self.marks).lost = true;
+                true
             }
+        };
+        if news {
+            self.some.notify_one();
         }
-        self.some.notify_one();
     }
 }
 
 impl Marks {
-    fn note(&mut self, event: &Event, plan: &Plan, now: Moment) {
+    /// Whether it left a mark: most events are others' files, or our own reading.
+    fn note(&mut self, event: &Event, plan: &Plan, now: Moment) -> bool {
+        let mut news = false;
         for path in event.paths.iter().filter(|path| plan.concerns(path)) {
-            match event.kind {
+            news |= match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                     self.writing.remove(path);
                     self.look = true;
+                    true
                 }
-                // Our own reading, among others.
-                EventKind::Access(_) => {}
+                EventKind::Access(_) => false,
                 EventKind::Modify(ModifyKind::Data(_)) => {
                     self.writing.insert(path.clone(), now);
+                    true
                 }
                 EventKind::Create(CreateKind::File) if is_new_and_empty_handed(path) => {
                     self.writing.insert(path.clone(), now);
+                    true
                 }
-                EventKind::Create(_) | EventKind::Modify(ModifyKind::Metadata(_)) => self.look = true,
+                EventKind::Create(_) | EventKind::Modify(ModifyKind::Metadata(_)) => {
+                    self.look = true;
+                    true
+                }
                 _ => {
                     self.writing.remove(path);
                     self.look = true;
                     // A watched directory, moved or removed, takes its watch along.
                     self.lost |= plan.directories.contains_key(path);
+                    true
                 }
-            }
+            };
         }
+        news
     }
 
     /// Writers that have paused for long enough, and a retry that is due.
@@ -191,7 +202,8 @@ mod tests {
             (removed, root.clone(), (true, true, false)),
         ] {
             let mut marks = Marks::default();
-            marks.note(&Event::new(kind).add_path(path.clone()), &plan, Moment(1));
+            let news = marks.note(&Event::new(kind).add_path(path.clone()), &plan, Moment(1));
+            assert_eq!(news, want != (false, false, false), "{kind:?} {path:?}");
             assert_eq!((marks.look, marks.lost, !marks.writing.is_empty()), want, "{kind:?} {path:?}");
         }
     }

@@ -90,7 +90,8 @@ fn slices_alone_start_drains_only_with_files() {
     assert_eq!((end.grace, end.deletion_timestamp, end.withdrawn), (None, None, Some(T0)));
     assert_eq!(pod(&index, "shop/api-1").terminating, None);
     let by_hand = pod(&index, "lab/192.0.2.10");
-    assert!(by_hand.terminating.is_some());
+    // It says `terminating` and leaves `ready` out.
+    assert_eq!(by_hand.terminating.as_ref().unwrap().withdrawn, Some(T0));
     assert_eq!(at(&index, "192.0.2.10").as_deref(), Some("lab/192.0.2.10"));
 }
 
