@@ -60,6 +60,8 @@ pub(super) struct Memory {
     pub new_by_table: Option<Moment>,
     /// First read of the table and its count of health checks: their rate.
     pub health_base: Option<(Moment, u64)>,
+    /// Begin of the read before the latest.
+    pub read_before: Option<Moment>,
     /// When a read last found that packets had passed since the read before.
     pub stirred: Moment,
     /// When a read last found that edge events were lost.
@@ -115,6 +117,7 @@ impl Memory {
         if table.pod.edges_lost > before.map_or(0, |b| b.pod.edges_lost) {
             self.edges_lost = table.at;
         }
+        self.read_before = before.map(|b| b.at);
         // The kernel leaves out health checks and ignored sources by itself.
         let last_new = Some(Moment(table.pod.last_new)).filter(|at| *at > Moment(0));
         self.new_by_table = self.new_by_table.max(last_new);

@@ -72,6 +72,8 @@ pub struct View {
     pub completeness: Completeness,
     /// Begin of the latest read of the table.
     pub read_at: Option<Moment>,
+    /// Begin of the read before that.
+    pub read_before: Option<Moment>,
     /// Begin of the latest dump that was not interrupted.
     pub dump_started: Option<Moment>,
     /// End of the latest dump, if it was interrupted.
@@ -133,6 +135,7 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
         closed_loop: true,
         completeness: completeness(ledger),
         read_at: ledger.table.as_ref().map(|t| t.at),
+        read_before: memory.read_before,
         dump_started: ledger.sockets.as_ref().and_then(|s| s.complete_since),
         interrupted: ledger.sockets.as_ref().filter(|s| !s.complete).map(|s| s.finished),
         still_since: memory.still_since,

@@ -422,7 +422,7 @@ fn play(setting: &Setting, events: &[Event], zero: Moment) -> Result<Vec<(u64, S
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn never_drained_while_in_flight_and_always_an_answer(

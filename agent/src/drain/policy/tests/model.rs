@@ -304,11 +304,16 @@ impl World {
         // A FIN acknowledges what came before it.
         (c.client_fin, c.unacked, c.last_ack) = (true, false, self.now);
         if let Some(e) = &mut c.entry {
-            e.flags |= flag::FIN_IN | flag::FIN_IN_ACKED | flag::ACKED;
+            e.flags |= flag::FIN_IN | flag::ACKED;
             e.out_acked = e.out_end;
             e.last_packet = self.now.0;
         }
-        self.packet();
+        // The pod acknowledges it: a connection that had no entry gets one now, which knows of no FIN.
+        if let Some(e) = self.leaves(i)
+            && e.flags & flag::FIN_IN != 0
+        {
+            e.flags |= flag::FIN_IN_ACKED;
+        }
         self.ends(i);
     }
 
@@ -327,9 +332,9 @@ impl World {
     fn ends(&mut self, i: usize) {
         let c = &mut self.conns[i];
         if c.client_fin && c.server_fin {
-            c.unacked = false;
             c.gone();
-            c.entry = None;
+            // An entry that has not seen both FINs stays until a dump shows that its socket has gone.
+            c.entry = c.entry.filter(|e| e.flags & flag::FIN_IN_ACKED == 0);
         }
     }
 
