@@ -33,11 +33,6 @@ impl Excluded {
         self.ignored.iter().any(|net| net.contains(&peer))
     }
 
-    /// Any source is ignored at all.
-    pub(super) fn ignores_any(&self) -> bool {
-        !self.ignored.is_empty()
-    }
-
     /// The socket is the pod's end of a kubelet's probe. Asked of sockets only: the kernel makes no
     /// entry for a probe, so that a tuple in the table is a client's, even one that reuses a probe's.
     /// `redirected`: the socket's port is not a wire port, so that the probe's may be another.

@@ -154,7 +154,7 @@ enum Found {
 }
 
 fn find(ends: Ends, c: &Connection, s: &Sockets, claimed: &BTreeSet<u64>) -> Found {
-    let later = s.started > Moment(c.last_packet);
+    let later = s.complete && s.started > Moment(c.last_packet);
     if c.cookie != 0 {
         return match s.live.contains_key(&c.cookie) {
             true => Found::Socket(c.cookie),

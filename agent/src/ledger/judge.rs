@@ -15,6 +15,7 @@ use super::{
     memory::Memory,
     ports::{Ports, Speaks},
     seen::Seen,
+    snapshots::Sockets,
 };
 use crate::{
     contract::{Contract, Until},
@@ -29,8 +30,8 @@ pub(super) struct Frame<'a> {
     pub now: Moment,
     pub contract: &'a Contract,
     pub attached: Moment,
-    /// Start and end of the latest dump.
-    pub dump: Option<(Moment, Moment)>,
+    /// The latest dump.
+    pub dump: Option<&'a Sockets>,
     pub memory: &'a Memory,
     pub ports: &'a Ports,
 }
@@ -40,11 +41,9 @@ impl Frame<'_> {
         if row.udp {
             return self.flow(row);
         }
-        let sample = row.socket.as_ref().zip(self.dump).map(|(socket, (started, finished))| Sample {
-            socket,
-            past: self.memory.past(socket.cookie),
-            started,
-            finished,
+        let sample = row.socket.as_ref().zip(self.dump).map(|(socket, dump)| {
+            let (started, finished) = dump.sampled(socket.cookie);
+            Sample { socket, past: self.memory.past(socket.cookie), started, finished }
         });
         let Some((_, entry)) = &row.entry else {
             return match sample {

@@ -56,10 +56,12 @@ pub(super) struct Memory {
     pub still_since: Option<Moment>,
     /// Last new connection with a request, judged by dumps alone.
     pub new_by_dumps: Option<Moment>,
-    /// Last new connection with a request of a source that is not ignored, judged by the table.
+    /// The same, judged by the kernel.
     pub new_by_table: Option<Moment>,
     /// First read of the table and its count of health checks: their rate.
     pub health_base: Option<(Moment, u64)>,
+    /// Begin of the read before the latest.
+    pub read_before: Option<Moment>,
     /// When a read last found that packets had passed since the read before.
     pub stirred: Moment,
     /// When a read last found that edge events were lost.
@@ -75,7 +77,7 @@ impl Memory {
     pub(super) fn dumped(&mut self, sockets: &Sockets, counts: impl Fn(u64) -> bool) {
         let first = self.dumps == 0;
         self.dumps += 1;
-        let mut still = !first;
+        let mut still = !first && sockets.complete;
         let mut past = HashMap::with_capacity(sockets.live.len());
         for (cookie, socket) in &sockets.live {
             let info = socket.info.unwrap_or_default();
@@ -107,7 +109,7 @@ impl Memory {
     }
 
     /// Compares with the read before.
-    pub(super) fn read(&mut self, before: Option<&Table>, table: &Table, ignored: impl Fn(&Ends) -> bool) {
+    pub(super) fn read(&mut self, before: Option<&Table>, table: &Table) {
         let counters = |p: &Pod| (p.packets_in, p.packets_out, p.last_payload);
         if before.is_none_or(|b| counters(&b.pod) != counters(&table.pod)) {
             self.stirred = table.at;
@@ -115,8 +117,11 @@ impl Memory {
         if table.pod.edges_lost > before.map_or(0, |b| b.pod.edges_lost) {
             self.edges_lost = table.at;
         }
+        self.read_before = before.map(|b| b.at);
+        // The kernel leaves out health checks and ignored sources by itself.
+        let last_new = Some(Moment(table.pod.last_new)).filter(|at| *at > Moment(0));
+        self.new_by_table = self.new_by_table.max(last_new);
         self.health_base.get_or_insert((table.at, table.pod.health_connections));
-        self.count_new(before, table, ignored);
         self.bury(before, table);
         let mut turns = HashMap::with_capacity(table.entries.len());
         for (key, c) in table.entries.values() {
@@ -131,27 +136,6 @@ impl Memory {
             turns.insert(id, t);
         }
         self.turns = turns;
-    }
-
-    /// Moves `new_by_table`, unless every new connection since the last read is there to be looked at
-    /// and comes from a source that is ignored. The kernel counts all; one that came and went between
-    /// two reads is nobody's, and keeps the pod unsettled.
-    fn count_new(&mut self, before: Option<&Table>, table: &Table, ignored: impl Fn(&Ends) -> bool) {
-        let pod = &table.pod;
-        let came = pod.new_connections.saturating_sub(before.map_or(0, |b| b.pod.new_connections));
-        if pod.last_new == 0 || (came == 0 && before.is_some()) {
-            return;
-        }
-        let counted = |c: &Connection| c.flags & flag::COUNTED != 0;
-        let of_ignored = table.entries.iter().filter(|((proto, ends), (_, c))| {
-            let was = before
-                .and_then(|b| b.entries.get(&(*proto, *ends)))
-                .is_some_and(|(_, b)| counted(b) && b.first_seen == c.first_seen);
-            counted(c) && !was && ignored(ends)
-        });
-        if came > of_ignored.count() as u64 {
-            self.new_by_table = self.new_by_table.max(Some(Moment(pod.last_new)));
-        }
     }
 
     /// What the read before held and this one does not, the kernel removed in between.

@@ -136,20 +136,23 @@ impl Ledger {
             return;
         }
         let table = Table::new(at, entries, pod);
-        let excluded = &self.excluded;
-        self.memory
-            .read(self.table.as_ref(), &table, |e| excluded.ignores_any() && excluded.ignores(e.peer.0));
+        self.memory.read(self.table.as_ref(), &table);
         self.table = Some(table);
         self.rejoin(Some(at));
     }
 
-    /// A dump of the pod's sockets. One that began before the latest is ignored. Returns the entries of
-    /// the table that it proves stale.
+    /// A dump of the pod's sockets. One that began before the latest is ignored; one that was interrupted
+    /// proves what it shows and nothing by what it does not. Returns the entries of the table that it
+    /// proves stale.
     pub fn dump(&mut self, dump: &Dump) -> Vec<Stale> {
         if self.sockets.as_ref().is_some_and(|s| s.started >= dump.started) {
             return Vec::new();
         }
-        let sockets = Sockets::new(dump);
+        let mut sockets = Sockets::new(dump);
+        if let Some(before) = self.sockets.as_ref().filter(|_| !sockets.complete) {
+            let gone = |cookie, ends| self.memory.is_gone(cookie, ends, before.started);
+            sockets.keep(before, gone);
+        }
         let at = sockets.finished;
         sockets.listening.iter().for_each(|p| self.ports.listens(*p));
         let (ports, excluded) = (&self.ports, &self.excluded);
@@ -190,7 +193,7 @@ impl Ledger {
             now,
             contract,
             attached: self.attached,
-            dump: self.sockets.as_ref().map(|s| (s.started, s.finished)),
+            dump: self.sockets.as_ref(),
             memory: &self.memory,
             ports: &self.ports,
         }

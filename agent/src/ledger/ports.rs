@@ -111,7 +111,10 @@ impl Ports {
             return Some(Standing { speaks: self.speaks(port), candidate: false, redirected: false });
         }
         if let Some(wires) = self.redirects.get(&port) {
-            return Some(Standing { speaks: self.strictest(wires), candidate: false, redirected: true });
+            // One port of a proxy takes many (Istio's 15006 takes all): a silent connection to it may
+            // belong to a port of which no packet has shown the redirect yet.
+            let speaks = self.strictest(wires).max(self.strictest(&self.fronted));
+            return Some(Standing { speaks, candidate: false, redirected: true });
         }
         // Nobody declared it. Where a proxy of the pod itself is connected to a declared port, this may
         // be the proxy's front, and its connections as talkative as that port's.

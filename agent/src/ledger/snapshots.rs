@@ -43,10 +43,16 @@ impl Table {
 pub(super) struct Sockets {
     pub started: Moment,
     pub finished: Moment,
+    /// What it does not show was not there: it was not interrupted.
+    pub complete: bool,
+    /// Begin of the latest dump that was not interrupted.
+    pub complete_since: Option<Moment>,
     /// By cookie, in order.
     pub live: BTreeMap<u64, Socket>,
     /// By remote end: for entries that have no cookie yet.
     pub by_peer: HashMap<End, Vec<u64>>,
+    /// Begin and end of the dump that showed a socket, where that was an earlier one.
+    kept: HashMap<u64, (Moment, Moment)>,
     /// Remote ends of handshakes that have not ended: no connections, and no proof of absence either.
     pub half_open: HashSet<End>,
     pub listening: Vec<u16>,
@@ -59,8 +65,11 @@ impl Sockets {
         let mut new = Self {
             started: dump.started,
             finished: dump.finished,
+            complete: !dump.interrupted,
+            complete_since: (!dump.interrupted).then_some(dump.started),
             live: BTreeMap::new(),
             by_peer: HashMap::new(),
+            kept: HashMap::new(),
             half_open: HashSet::new(),
             listening: Vec::new(),
             inside: Vec::new(),
@@ -78,14 +87,39 @@ impl Sockets {
                     if e.is_loopback() || all.contains(&e.reversed()) {
                         new.inside.push(e.local.1);
                     } else {
-                        new.by_peer.entry(e.peer).or_default().push(socket.cookie);
-                        new.live.insert(socket.cookie, socket.clone());
+                        new.hold(socket);
                     }
                 }
                 _ => {}
             }
         }
         new
+    }
+
+    fn hold(&mut self, socket: &Socket) {
+        let peer = Ends::of_socket(socket.local, socket.peer).peer;
+        self.by_peer.entry(peer).or_default().push(socket.cookie);
+        self.live.insert(socket.cookie, socket.clone());
+    }
+
+    /// This dump was interrupted: what an earlier one showed may still be there, unless the kernel has
+    /// removed it since, or its tuple belongs to another.
+    pub(super) fn keep(&mut self, before: &Self, gone: impl Fn(u64, Ends) -> bool) {
+        self.complete_since = before.complete_since;
+        let ends = |s: &Socket| Ends::of_socket(s.local, s.peer);
+        let taken: HashSet<Ends> = self.live.values().map(ends).collect();
+        for (cookie, socket) in &before.live {
+            let e = ends(socket);
+            if !self.live.contains_key(cookie) && !taken.contains(&e) && !gone(*cookie, e) {
+                self.hold(socket);
+                self.kept.insert(*cookie, before.sampled(*cookie));
+            }
+        }
+    }
+
+    /// Begin and end of the dump that showed this socket as it is here.
+    pub(super) fn sampled(&self, cookie: u64) -> (Moment, Moment) {
+        self.kept.get(&cookie).copied().unwrap_or((self.started, self.finished))
     }
 }
 

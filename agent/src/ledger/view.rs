@@ -72,8 +72,12 @@ pub struct View {
     pub completeness: Completeness,
     /// Begin of the latest read of the table.
     pub read_at: Option<Moment>,
-    /// Begin of the latest dump.
+    /// Begin of the read before that.
+    pub read_before: Option<Moment>,
+    /// Begin of the latest dump that was not interrupted.
     pub dump_started: Option<Moment>,
+    /// End of the latest dump, if it was interrupted.
+    pub interrupted: Option<Moment>,
     /// No dump since then has shown moved bytes or a new socket.
     pub still_since: Option<Moment>,
     /// Last evidence of a change that concerns the answer, the end of being in flight among them.
@@ -131,7 +135,9 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
         closed_loop: true,
         completeness: completeness(ledger),
         read_at: ledger.table.as_ref().map(|t| t.at),
-        dump_started: ledger.sockets.as_ref().map(|s| s.started),
+        read_before: memory.read_before,
+        dump_started: ledger.sockets.as_ref().and_then(|s| s.complete_since),
+        interrupted: ledger.sockets.as_ref().filter(|s| !s.complete).map(|s| s.finished),
         still_since: memory.still_since,
         changed_at: ledger.attached.max(memory.edges_lost).max(ledger.last_left.unwrap_or_default()),
         stirred_at: memory.stirred,
@@ -201,11 +207,11 @@ impl View {
 }
 
 fn completeness(ledger: &Ledger) -> Completeness {
-    match (&ledger.table, &ledger.sockets) {
+    match (&ledger.table, ledger.sockets.as_ref().and_then(|s| s.complete_since)) {
         (None, _) => Completeness::NeverRead,
         (Some(t), _) if t.pod.refused > 0 => Completeness::Refused(t.pod.refused),
         (_, None) => Completeness::NeverDumped,
-        (_, Some(s)) if s.started < ledger.attached => Completeness::DumpedBeforeAttach,
+        (_, Some(started)) if started < ledger.attached => Completeness::DumpedBeforeAttach,
         _ => Completeness::Complete,
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! A connection is in the table because a packet of it was seen, or in the dump because none was. So
 //! nothing is missed by a dump that began after the attach and a read that began after the dump. Both
-//! must be later than the last change: what ended in between has then been looked at once more.
+//! must be later than the last change: what ended in between has then been looked at once more. And the
+//! dump must lie between the last two reads: where a pod redirects, the table learns of a request from an
+//! older connection only when the pod acknowledges it, up to 200 ms later, and only a dump taken for this
+//! very answer shows it.
 //!
 //! Where the table is absent or has refused a connection, dumps alone must do: nothing has moved and
 //! nobody has come from one dump to another at least `idle-after` later.
@@ -44,7 +47,10 @@ pub(super) fn confirmation(
     let enough = match (whole, at.dumps) {
         (true, Dumps::Impossible) => read,
         (true, _) if !open_matters => read,
-        (true, _) => view.complete() && dumped && read && read_after_dump,
+        (true, _) => {
+            let made_for_this = view.dump_started >= view.read_before;
+            view.complete() && dumped && read && read_after_dump && made_for_this
+        }
         (false, Dumps::Impossible) => return Confirmation::Never,
         (false, _) if !open_matters => dumped,
         (false, _) => match (view.still_since, view.dump_started) {

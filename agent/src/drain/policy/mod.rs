@@ -180,6 +180,9 @@ pub fn decide(contract: &Contract, at: &Circumstances, view: &View, now: Moment)
             }
             Confirmation::NotBefore(_) | Confirmation::ByAnotherLook => match at.dumps {
                 Dumps::Failing => wait(now + RETRY, Waiting::Dumps),
+                _ if view.interrupted.is_some_and(|at| now < at + LOOK_AGAIN) => {
+                    wait(now + LOOK_AGAIN, Waiting::Dumps)
+                }
                 Dumps::Possible | Dumps::Impossible => Decision::Confirm,
             },
             Confirmation::Never => wait(at.deadline, Waiting::Incomplete(view.completeness)),

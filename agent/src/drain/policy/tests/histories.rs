@@ -18,23 +18,36 @@ use crate::{
     moment::Moment,
 };
 
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(30);
 /// Longer than any history: whether an older connection was answered is then never taken as known by
 /// mere time, which is the one thing that the design gives up on.
 const NO_DOUBT_IS_RESOLVED: Duration = Duration::from_secs(1000);
 
 #[derive(Clone, Debug)]
 enum Event {
-    Opens { sql: bool },
-    OpensAgain { of: usize },
-    Asks { of: usize, acked: bool },
-    Answers { of: usize, pieces: u8 },
+    Opens {
+        sql: bool,
+    },
+    OpensAgain {
+        of: usize,
+    },
+    Asks {
+        of: usize,
+        acked: bool,
+    },
+    Answers {
+        of: usize,
+        pieces: u8,
+    },
     Sends(usize),
     Acks(usize),
     ClientCloses(usize),
     ServerCloses(usize),
     Resets(usize),
-    IsReset { of: usize, forged: bool },
+    IsReset {
+        of: usize,
+        forged: bool,
+    },
     GoesSilently(usize),
     Vanishes(usize),
     Retransmits(usize),
@@ -43,10 +56,16 @@ enum Event {
     DumpBegins(u64),
     DumpEnds,
     /// One report arrives: the first, the last or any in between; perhaps it will arrive again.
-    Arrives { which: usize, again: bool },
+    Arrives {
+        which: usize,
+        again: bool,
+    },
     IsLost(usize),
     /// The agent does what it does: asks the policy and follows.
-    Looks { deletes: bool, between: Option<(usize, bool)> },
+    Looks {
+        deletes: bool,
+        between: Option<(usize, bool)>,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -128,8 +147,12 @@ struct Run {
 
 impl Run {
     fn new(setting: Setting, zero: Moment) -> Self {
-        let mut world =
-            World::new(zero + Duration::from_secs(1000), setting.redirect, setting.capacity, !setting.observed);
+        let mut world = World::new(
+            zero + Duration::from_secs(1000),
+            setting.redirect,
+            setting.capacity,
+            !setting.observed,
+        );
         for event in setting.before.clone() {
             happen(&mut world, &event);
         }
@@ -399,7 +422,7 @@ fn play(setting: &Setting, events: &[Event], zero: Moment) -> Result<Vec<(u64, S
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn never_drained_while_in_flight_and_always_an_answer(
@@ -424,5 +447,5 @@ proptest! {
 
 /// `LASTCALL_CASES` histories, for a long night.
 fn cases() -> u32 {
-    std::env::var("LASTCALL_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(512)
+    std::env::var("LASTCALL_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256)
 }

@@ -207,8 +207,8 @@ impl World {
         if !c.open || c.client_fin || c.server_fin || c.vanished || c.to_send > 0 || c.unanswered {
             return;
         }
-        self.packet();
         let fresh = self.entry(c.wire, 0);
+        self.packet();
         let room = self.conns.iter().filter(|c| c.entry.is_some()).count() < self.capacity;
         let (now, redirect, attached) = (self.now, self.redirect, self.attached);
         let c = &mut self.conns[i];
@@ -298,20 +298,29 @@ impl World {
     }
 
     pub(super) fn client_closes(&mut self, i: usize) {
-        let Some(c) = self.conns.get_mut(i).filter(|c| c.open && !c.client_fin && !c.vanished) else { return };
+        let Some(c) = self.conns.get_mut(i).filter(|c| c.open && !c.client_fin && !c.vanished) else {
+            return;
+        };
         // A FIN acknowledges what came before it.
         (c.client_fin, c.unacked, c.last_ack) = (true, false, self.now);
         if let Some(e) = &mut c.entry {
-            e.flags |= flag::FIN_IN | flag::FIN_IN_ACKED | flag::ACKED;
+            e.flags |= flag::FIN_IN | flag::ACKED;
             e.out_acked = e.out_end;
             e.last_packet = self.now.0;
         }
-        self.packet();
+        // The pod acknowledges it: a connection that had no entry gets one now, which knows of no FIN.
+        if let Some(e) = self.leaves(i)
+            && e.flags & flag::FIN_IN != 0
+        {
+            e.flags |= flag::FIN_IN_ACKED;
+        }
         self.ends(i);
     }
 
     pub(super) fn server_closes(&mut self, i: usize) {
-        let Some(c) = self.conns.get_mut(i).filter(|c| c.open && !c.server_fin && !c.vanished) else { return };
+        let Some(c) = self.conns.get_mut(i).filter(|c| c.open && !c.server_fin && !c.vanished) else {
+            return;
+        };
         c.server_fin = true;
         if let Some(e) = self.leaves(i) {
             e.flags |= flag::FIN_OUT;
@@ -323,9 +332,9 @@ impl World {
     fn ends(&mut self, i: usize) {
         let c = &mut self.conns[i];
         if c.client_fin && c.server_fin {
-            c.unacked = false;
             c.gone();
-            c.entry = None;
+            // An entry that has not seen both FINs stays until a dump shows that its socket has gone.
+            c.entry = c.entry.filter(|e| e.flags & flag::FIN_IN_ACKED == 0);
         }
     }
 
@@ -388,7 +397,7 @@ impl World {
         let (started, mut sockets, early) = self.half_dump.take()?;
         sockets.extend(self.sampled(|i| early >> (i % 64) & 1 == 0));
         sockets.extend([HTTP, SQL, PROXY].map(|port| listener(port)));
-        Some((started, Report::Dump(Dump { started, finished: self.now, sockets })))
+        Some((started, Report::Dump(Dump { started, finished: self.now, interrupted: false, sockets })))
     }
 
     pub(super) fn dump(&mut self) -> Report {
@@ -495,10 +504,7 @@ fn inside(c: &Conn) -> [Socket; 2] {
     let app = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), c.wire);
     let proxy = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), c.peer_port);
     let cookie = 1_000_000 + 2 * c.cookie;
-    [
-        plain(app, proxy, TcpState::Established, cookie),
-        plain(proxy, app, TcpState::Established, cookie + 1),
-    ]
+    [plain(app, proxy, TcpState::Established, cookie), plain(proxy, app, TcpState::Established, cookie + 1)]
 }
 
 fn plain(local: SocketAddr, peer: SocketAddr, state: TcpState, cookie: u64) -> Socket {
