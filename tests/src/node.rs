@@ -41,6 +41,18 @@ pub struct Node {
     second_bridge: OnceLock<()>,
 }
 
+/// The API server's own Service, as `kubectl get services -o yaml` always prints it.
+const KUBERNETES: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: kubernetes, namespace: default, labels: {component: apiserver, provider: kubernetes}}
+spec:
+  type: ClusterIP
+  clusterIP: 10.96.0.1
+  clusterIPs: [10.96.0.1]
+  ports: [{name: https, port: 443, protocol: TCP, targetPort: 6443}]
+";
+
 impl Node {
     /// A node with a bridge, a proxy and a kubelet, whose pods have IPv4 addresses first. Needs root.
     pub fn new() -> Result<Self> {
@@ -55,6 +67,8 @@ impl Node {
         bridge(&host, "br0", (77, 0x77))?;
         let proxy = Proxy::new(host.netns().clone());
         let cluster = Arc::new(Cluster::new(host.outside(MANIFESTS_DIR), proxy));
+        // Every cluster has it, and it tells a pod without a Service from a source without Services.
+        cluster.write("service-kubernetes.yaml", KUBERNETES)?;
         let kubelet = Kubelet::start(&host, &cluster, kubelet::NAME, kubelet::API_PORT)?;
         Ok(Self {
             agents: Mutex::default(),

@@ -104,6 +104,7 @@ impl Desk for TestDesk {
             remained: Remained { open: 2, ..Remained::default() },
             why: format!("until {:?}", call.contract.until).to_lowercase(),
             warnings: vec!["of the drain".to_owned()],
+            last_close_to_answer: None,
         }
     }
 

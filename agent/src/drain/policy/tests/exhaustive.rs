@@ -15,8 +15,8 @@ use super::{
     model::{HTTP, InFlight, Report, SQL, World},
 };
 use crate::{
+    contract::Contract,
     drain::{
-        contract::Contract,
         policy::{Circumstances, Decision, Outcome, decide},
     },
     ledger::Ledger,

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use super::model::{HTTP, InFlight, Report, SQL, World};
 use crate::{
     cluster::Exposure,
+    contract::{Contract, Until},
     drain::{
-        contract::{Contract, Until},
         policy::{Circumstances, Decision, Dumps, Outcome, decide},
     },
     ledger::Ledger,
