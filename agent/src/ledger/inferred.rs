@@ -54,9 +54,11 @@ impl Sample<'_> {
         self.info().not_sent > fin
     }
 
-    /// Received and not read by the app.
+    /// Received and not read by the app. The peer's FIN takes one of the queue until it is read.
     pub(super) fn unread(&self) -> bool {
-        self.socket.receive_queue > 0
+        use TcpState::{CloseWait, Closing, LastAck};
+        let fin = u32::from(matches!(self.socket.state, CloseWait | LastAck | Closing));
+        self.socket.receive_queue > fin
     }
 
     /// Nobody acknowledges what is sent.

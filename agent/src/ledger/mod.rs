@@ -35,6 +35,8 @@ mod memory;
 mod ports;
 mod seen;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use judgement::{Known, Reason, State};

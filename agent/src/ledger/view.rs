@@ -17,11 +17,12 @@ const RESAMPLE_MIN: Duration = Duration::from_millis(20);
 const RATE_OVER: Duration = Duration::from_secs(1);
 
 /// Whether the view can be relied on, and what is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completeness {
     /// Both witnesses have been heard in their order.
     Complete,
     /// The connection table has not been read: no program, or not yet.
+    #[default]
     NeverRead,
     /// No dump yet.
     NeverDumped,
@@ -32,7 +33,7 @@ pub enum Completeness {
 }
 
 /// What is known of a pod's connections at one time, in numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct View {
     /// TCP connections that count.
     pub open: usize,
@@ -116,20 +117,7 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
     let memory = &ledger.memory;
     let pod = ledger.table.as_ref().map(|t| t.pod).unwrap_or_default();
     let mut view = View {
-        open: 0,
-        in_flight: 0,
-        at_work: 0,
-        idle: 0,
-        closing: 0,
-        vanished: 0,
-        doubt: 0,
-        seen: 0,
-        inferred: 0,
-        flows: 0,
-        awaited: 0,
-        awaited_by_dump: 0,
         last_new: memory.new_by_table,
-        udp_settled: None,
         health_per_second: health_rate(ledger),
         last_left: ledger.last_left,
         closed_loop: true,
@@ -141,8 +129,7 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
         still_since: memory.still_since,
         changed_at: ledger.attached.max(memory.edges_lost).max(ledger.last_left.unwrap_or_default()),
         stirred_at: memory.stirred,
-        next_change: None,
-        resample: None,
+        ..View::default()
     };
     if !matches!(view.completeness, Completeness::Complete | Completeness::NeverDumped) {
         view.last_new = view.last_new.max(memory.new_by_dumps);

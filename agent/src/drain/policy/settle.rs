@@ -9,7 +9,12 @@
 use std::time::Duration;
 
 use super::Circumstances;
-use crate::{cluster::Exposure, contract::Contract, ledger::View, moment::Moment};
+use crate::{
+    cluster::Exposure,
+    contract::Contract,
+    ledger::{Completeness, View},
+    moment::Moment,
+};
 
 /// Shortest silence that is taken for one: kube-proxy writes its rules up to a second late.
 const WINDOW_MIN: Duration = Duration::from_secs(2);
@@ -67,8 +72,8 @@ pub fn settle(contract: &Contract, at: &Circumstances, view: &View) -> Settle {
     let per_second = at.openings_per_second.map(|all| (all - noise).max(0.0));
     let usual = contract.settle.unwrap_or(floor(at.exposure)).max(at.min_settle);
     // How long a silence has to be, if any length proves something within the floor.
-    let watched = if at.observed_by_kernel { per_second } else { None };
-    let proof = watched.and_then(silence_that_proves).filter(|w| *w < usual);
+    let watched = at.observed_by_kernel && !matches!(view.completeness, Completeness::Refused(_));
+    let proof = per_second.filter(|_| watched).and_then(silence_that_proves).filter(|w| *w < usual);
     let window = proof.map_or(usual, |w| w.max(WINDOW_MIN)).min(usual);
     let settle = |floor, window, why| Settle { floor, window, per_second, why };
 
@@ -86,10 +91,10 @@ pub fn settle(contract: &Contract, at: &Circumstances, view: &View) -> Settle {
     if proof.is_some() {
         return settle(window.max(shortest), window, Why::SilenceProves);
     }
-    if at.evidence_by_last_call && at.observed_by_kernel {
+    if at.evidence_by_last_call && watched {
         return settle(shortest, shortest, Why::LastCallProves);
     }
-    let why = match (at.observed_by_kernel, per_second) {
+    let why = match (watched, per_second) {
         (false, _) => Why::NobodyWatches,
         (true, None) => Why::RateUnknown,
         (true, Some(_)) => Why::SilenceProvesNothing,

@@ -54,7 +54,8 @@ enum Event {
     Passes(Duration),
     Reads,
     DumpBegins(u64),
-    DumpEnds,
+    /// Perhaps interrupted, and without some of the sockets.
+    DumpEnds(Option<u64>),
     /// One report arrives: the first, the last or any in between; perhaps it will arrive again.
     Arrives {
         which: usize,
@@ -88,7 +89,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => pause.prop_map(|ms| Event::Passes(Duration::from_millis(ms))),
         3 => Just(Event::Reads),
         3 => any::<u64>().prop_map(Event::DumpBegins),
-        3 => Just(Event::DumpEnds),
+        3 => prop::option::weighted(0.2, any::<u64>()).prop_map(Event::DumpEnds),
         6 => (any::<usize>(), any::<bool>()).prop_map(|(which, again)| Event::Arrives { which, again }),
         1 => any::<usize>().prop_map(Event::IsLost),
         6 => (any::<bool>(), prop::option::of((0..4_usize, any::<bool>())))
@@ -211,9 +212,9 @@ impl Run {
         self.world.dump_begins(early);
     }
 
-    fn dump_ends(&mut self) -> Option<Report> {
+    fn dump_ends(&mut self, lost: Option<u64>) -> Option<Report> {
         self.tick();
-        let (started, report) = self.world.dump_ends()?;
+        let (started, report) = self.world.dump_ends(lost)?;
         let through = self.dump_begins_with.intersection(&self.truth_now()).copied().collect();
         self.truth.dumps.insert(started, through);
         Some(report)
@@ -244,8 +245,8 @@ impl Run {
                 self.on_the_way.extend(report);
             }
             Event::DumpBegins(early) => self.dump_begins(*early),
-            Event::DumpEnds => {
-                let report = self.dump_ends();
+            Event::DumpEnds(lost) => {
+                let report = self.dump_ends(*lost);
                 self.on_the_way.extend(report);
             }
             Event::Arrives { which, again } if !self.on_the_way.is_empty() => {
@@ -278,7 +279,7 @@ impl Run {
             self.world.asks(i, true);
             self.world.answers(i, 2);
         }
-        if let Some(report) = self.dump_ends() {
+        if let Some(report) = self.dump_ends(None) {
             self.give(&report, deletes);
         }
         if let Some((i, false)) = between {
@@ -341,7 +342,7 @@ impl Run {
                 Decision::Answer(verdict) => return Ok(verdict.outcome),
                 Decision::Confirm => {
                     self.dump_begins(0);
-                    let report = self.dump_ends();
+                    let report = self.dump_ends(None);
                     report.iter().for_each(|r| self.give(r, true));
                 }
                 Decision::Wait { until, .. } => {
@@ -350,7 +351,7 @@ impl Run {
                     if self.world.now >= next {
                         reconciled = self.world.now;
                         self.dump_begins(0);
-                        let report = self.dump_ends();
+                        let report = self.dump_ends(None);
                         report.iter().for_each(|r| self.give(r, true));
                     }
                 }

@@ -393,16 +393,23 @@ impl World {
         self.half_dump = Some((self.now, sockets, early));
     }
 
-    pub(super) fn dump_ends(&mut self) -> Option<(Moment, Report)> {
+    /// `lost`: the dump was interrupted and does not show the sockets of these bits.
+    pub(super) fn dump_ends(&mut self, lost: Option<u64>) -> Option<(Moment, Report)> {
         let (started, mut sockets, early) = self.half_dump.take()?;
         sockets.extend(self.sampled(|i| early >> (i % 64) & 1 == 0));
+        if let Some(lost) = lost {
+            sockets.retain(|s| lost >> (s.cookie % 64) & 1 == 0);
+        }
         sockets.extend([HTTP, SQL, PROXY].map(|port| listener(port)));
-        Some((started, Report::Dump(Dump { started, finished: self.now, interrupted: false, sockets })))
+        Some((
+            started,
+            Report::Dump(Dump { started, finished: self.now, interrupted: lost.is_some(), sockets }),
+        ))
     }
 
     pub(super) fn dump(&mut self) -> Report {
         self.dump_begins(0);
-        self.dump_ends().map(|(_, report)| report).expect("it has just begun")
+        self.dump_ends(None).map(|(_, report)| report).expect("it has just begun")
     }
 
     fn sampled(&self, chosen: impl Fn(usize) -> bool) -> Vec<Socket> {

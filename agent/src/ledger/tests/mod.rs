@@ -1,0 +1,8 @@
+//! The ledger, row by row of the design's table.
+
+mod closing;
+mod fixtures;
+mod inferred;
+mod joining;
+mod seen;
+mod views;

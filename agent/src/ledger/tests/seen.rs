@@ -1,0 +1,192 @@
+//! What packets show.
+
+use lastcall_ebpf::abi::{Connection, flag, protocol};
+
+use super::fixtures::*;
+use crate::drain::contract::{Contract, Until};
+
+/// One entry, read at 1100 s, judged then.
+fn judged(port: u16, entry: Connection, contract: &Contract) -> String {
+    let mut ledger = ledger();
+    ledger.dumps(1000.001, &[]);
+    ledger.reads(1100.0, &[(key(port, 40_000), entry)]);
+    let mut said = ledger.says(1100.0, contract);
+    assert_eq!(said.len(), 1, "{said:?}");
+    said.remove(0)
+}
+
+fn table(contract: &Contract, rows: &[(&str, u16, Connection, &str)]) {
+    for (name, port, entry, expected) in rows {
+        assert_eq!(judged(*port, *entry, contract), *expected, "{name}");
+    }
+}
+
+#[test]
+fn auto() {
+    let c = new(1001.0);
+    let done = c.asks(1090.0).answers(1090.2).acks(1090.3);
+    let just_done = c.asks(1099.0).answers(1099.5).acks(1099.6);
+    let h2 = Connection { streams: 2, ..done.flags(flag::H2_FOLLOWED).speaks(protocol::HTTP2) };
+    let long = |end| Connection { response_end: end, ..done.flags(flag::RESPONSE_LENGTH) };
+    table(
+        &until(Until::Auto),
+        &[
+            ("request unanswered", HTTP, c.asks(1090.0), "!*in flight (request unanswered), seen"),
+            (
+                "response not acked",
+                HTTP,
+                c.asks(1090.0).answers(1090.2),
+                "!*in flight (data not acknowledged), seen",
+            ),
+            ("length not reached, a pause", HTTP, long(500), "!*in flight (response unfinished), seen"),
+            ("length reached", HTTP, long(100), "idle (answered), seen"),
+            ("chunked", HTTP, done.flags(flag::RESPONSE_CHUNKED), "!*in flight (response unfinished), seen"),
+            (
+                "until close",
+                HTTP,
+                done.flags(flag::RESPONSE_UNTIL_CLOSE),
+                "!*in flight (response unfinished), seen",
+            ),
+            ("within idle-after", HTTP, just_done, "!in flight (bytes moved just now), seen"),
+            ("answered and silent", HTTP, done, "idle (answered), seen"),
+            ("never asked", HTTP, c, "idle (never asked anything), seen"),
+            ("just opened", HTTP, new(1099.5), "!in flight (just opened), seen"),
+            ("two streams", HTTP, h2, "!*in flight (2 streams open), seen"),
+            ("no stream", HTTP, Connection { streams: 0, ..h2 }, "idle (answered), seen"),
+            (
+                "unknown protocol, silent",
+                SQL,
+                done.speaks(protocol::UNKNOWN),
+                "!in flight (open, protocol unknown), seen",
+            ),
+            (
+                "unknown protocol, never spoke",
+                SQL,
+                c.speaks(protocol::UNKNOWN),
+                "!in flight (open, protocol unknown), seen",
+            ),
+            ("HTTP seen on an unknown port", SQL, done.speaks(protocol::HTTP1), "idle (answered), seen"),
+            ("a port that is called http", HTTP, done.speaks(protocol::UNKNOWN), "idle (answered), seen"),
+            (
+                "upgraded",
+                HTTP,
+                done.flags(flag::UPGRADED).speaks(protocol::UNKNOWN),
+                "!in flight (open, upgraded), seen",
+            ),
+            (
+                "a health check, silent",
+                HTTP,
+                just_done.flags(flag::HEALTH_ONLY),
+                "idle (health checks or an ignored source), seen",
+            ),
+            (
+                "a health check, served",
+                HTTP,
+                c.asks(1099.9).flags(flag::HEALTH_ONLY),
+                "!*in flight (request unanswered), seen",
+            ),
+            (
+                "a reset that came in proves nothing",
+                HTTP,
+                c.asks(1090.0).flags(flag::RESET_IN),
+                "!*in flight (request unanswered), seen",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn closed_waits_for_whatever_is_open() {
+    let done = new(1001.0).asks(1090.0).answers(1090.2).acks(1090.3);
+    table(
+        &until(Until::Closed),
+        &[
+            ("idle", HTTP, done, "!idle (answered), seen"),
+            ("never asked", HTTP, new(1001.0), "!idle (never asked anything), seen"),
+            (
+                "closed by the pod",
+                HTTP,
+                done.flags(flag::FIN_OUT),
+                "!closing (closed, last acknowledgement outstanding), seen",
+            ),
+            ("health check", HTTP, done.flags(flag::HEALTH_ONLY), "idle (answered), seen"),
+        ],
+    );
+}
+
+#[test]
+fn idle_asks_for_bytes_alone() {
+    let c = new(1001.0).speaks(protocol::UNKNOWN);
+    table(
+        &until(Until::Idle),
+        &[
+            ("thinking", SQL, c.asks(1090.0), "idle (silent), seen"),
+            ("just now", SQL, c.asks(1099.5), "!in flight (bytes moved just now), seen"),
+            ("not acknowledged", SQL, c.sends(1090.0), "!*in flight (data not acknowledged), seen"),
+            (
+                "an HTTP response that pauses",
+                HTTP,
+                c.asks(1090.0).answers(1090.1).acks(1090.2).flags(flag::RESPONSE_CHUNKED),
+                "idle (silent), seen",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn settled_waits_for_nothing() {
+    let said = judged(HTTP, new(1001.0).asks(1099.0), &until(Until::Settled));
+    assert_eq!(said, "*in flight (request unanswered), seen");
+}
+
+#[test]
+fn the_middle_of_a_response_is_in_doubt_until_doubt_after() {
+    let mut ledger = ledger();
+    let half = older(1001.0).sends(1001.0).acks(1001.1).flags(flag::MIDWAY);
+    ledger.reads(1002.5, &[(key(HTTP, 40_000), half)]);
+    let said = ledger.says(1004.0, &Contract::default());
+    assert_eq!(said, ["!in flight (middle of a response whose start was not seen), doubt"]);
+    assert_eq!(ledger.auto(1004.0).next_change, Some(at(1011.0)));
+    assert_eq!(ledger.says(1011.0, &Contract::default()), ["idle (silent for doubt-after), seen"]);
+}
+
+#[test]
+fn idle_is_a_clocks_doing_and_said_in_advance() {
+    let mut ledger = ledger();
+    let c = new(1001.0).asks(1002.0).answers(1002.5).acks(1002.6);
+    ledger.reads(1002.7, &[(key(HTTP, 40_000), c)]);
+    let view = ledger.auto(1002.7);
+    assert_eq!((view.in_flight, view.at_work, view.next_change), (1, 0, Some(at(1003.5))));
+    assert_eq!(ledger.auto(1003.499).in_flight, 1);
+    let view = ledger.auto(1003.5);
+    assert_eq!((view.in_flight, view.idle, view.next_change), (0, 1, None));
+    assert_eq!(view.changed_at, at(1003.5));
+}
+
+#[test]
+fn what_waits_for_an_answer_is_looked_at_again_without_a_timer() {
+    let mut ledger = ledger();
+    ledger.reads(1002.7, &[(key(HTTP, 40_000), new(1001.0).asks(1002.0))]);
+    let view = ledger.auto(1002.7);
+    assert_eq!((view.next_change, view.resample), (None, Some(ms(500))));
+    ledger.reads(1002.8, &[(key(SQL, 40_000), new(1001.0).speaks(protocol::UNKNOWN))]);
+    let view = ledger.auto(1002.8);
+    assert_eq!((view.next_change, view.resample), (None, None), "its close is an edge");
+}
+
+#[test]
+fn udp_flows_end_by_silence() {
+    let mut ledger = ledger();
+    let flow = |when: f64| Connection { last_in: at(when).0, flags: flag::IN, protocol: 0, ..older(when) };
+    ledger.reads(1010.0, &[(key(SYSLOG, 4000), flow(1004.5)), (key(QUIC, 4000), flow(1004.5))]);
+    let contract = Contract::default();
+    let view = ledger.view(at(1009.4), &contract);
+    assert_eq!((view.flows, view.awaited, view.open), (2, 2, 0));
+    assert_eq!(view.udp_settled, Some(at(1034.5)), "QUIC is silent for longer");
+    assert_eq!(ledger.view(at(1009.5), &contract).flows, 1);
+    let expired = ledger.expired(at(1009.5), &contract);
+    assert_eq!(expired.iter().map(|s| s.key).collect::<Vec<_>>(), [key(SYSLOG, 4000)]);
+    assert_eq!(ledger.view(at(1034.5), &contract).flows, 0);
+    let asked = Contract { udp_idle: ms(2000), ..contract };
+    assert_eq!(ledger.view(at(1006.5), &asked).flows, 0, "what the hook asks for holds for QUIC too");
+}
