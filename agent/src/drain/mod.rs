@@ -23,6 +23,8 @@ use crate::{
     moment::Moment,
 };
 
+pub use crate::contract;
+
 mod eyes;
 mod happened;
 pub mod policy;
