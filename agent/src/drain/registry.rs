@@ -56,7 +56,12 @@ impl Drains {
     }
 
     /// The drain of a pod, by whatever is known of it.
-    pub fn find(&self, name: Option<&PodName>, uid: &str, addresses: &BTreeSet<IpAddr>) -> Option<Arc<Drain>> {
+    pub fn find(
+        &self,
+        name: Option<&PodName>,
+        uid: &str,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<Arc<Drain>> {
         self.lock().iter().find(|d| same(d, name, uid, addresses)).cloned()
     }
 
@@ -64,7 +69,8 @@ impl Drains {
     pub fn terminating(&self, facts: &Arc<PodFacts>) {
         let Some(end) = &facts.terminating else { return };
         let mut running = self.lock();
-        if let Some(drain) = running.iter().find(|d| same(d, Some(&facts.name), &facts.uid, &facts.addresses)) {
+        if let Some(drain) = running.iter().find(|d| same(d, Some(&facts.name), &facts.uid, &facts.addresses))
+        {
             drain.learn(Some(Arc::clone(facts)), []);
             drain.wake.removed.notify_one();
             return;

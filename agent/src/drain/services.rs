@@ -103,7 +103,9 @@ impl AttachChoice {
     /// The way to try now. A crowd goes by clsact, which holds the RTNL lock for less.
     pub fn choose(&self, crowd: bool) -> Attach {
         match self.wanted {
-            Some(Attach::Tcx) if self.auto && (crowd || self.tcx_missing.load(Ordering::Relaxed)) => Attach::Clsact,
+            Some(Attach::Tcx) if self.auto && (crowd || self.tcx_missing.load(Ordering::Relaxed)) => {
+                Attach::Clsact
+            }
             Some(how) => how,
             None => Attach::Clsact,
         }

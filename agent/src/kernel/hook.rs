@@ -232,7 +232,8 @@ fn replace_or_pin(
     root: &File,
 ) -> Result<(), Error> {
     let path = pin(pins, name, cgroup);
-    let error = |source: io::Error| Error::Attach { name, to: path.display().to_string(), source: source.into() };
+    let error =
+        |source: io::Error| Error::Attach { name, to: path.display().to_string(), source: source.into() };
     if path.exists() {
         let link = sys::open_pin(&path).map_err(file("open the pin", &path))?;
         match sys::update_link(link.as_fd(), attacher.program.as_fd()) {
@@ -256,7 +257,8 @@ fn remove_others(pins: &Path, cgroup: u64) {
         let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let link = [names::HOOK4, names::HOOK6, names::PROBE].iter().any(|n| name.starts_with(&format!("{n}-")));
+        let link =
+            [names::HOOK4, names::HOOK6, names::PROBE].iter().any(|n| name.starts_with(&format!("{n}-")));
         if link && !ours.contains(&path) {
             tracing::info!("removing {}: a link of an earlier configuration", path.display());
             let _ = fs::remove_file(&path);

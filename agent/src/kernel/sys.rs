@@ -11,6 +11,10 @@ use std::{
 
 use lastcall_ebpf::abi::{Connection, FlowKey};
 
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_MAP_TYPE_HASH: u32 = 1;
+/// Memory is taken as entries come.
+const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -39,6 +43,17 @@ struct LinkUpdate {
     new_prog_fd: u32,
     flags: u32,
     old_prog_fd: u32,
+}
+
+/// The part of `BPF_MAP_CREATE`.
+#[repr(C)]
+#[derive(Default)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
 }
 
 /// The part of `BPF_LINK_CREATE`.
@@ -150,6 +165,20 @@ pub(super) fn create_link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, kind:
         flags: 0,
     };
     let fd = bpf(BPF_LINK_CREATE, &mut attr)?;
+    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A hash that no program uses: memory that outlives the process.
+pub(super) fn create_hash(key_size: usize, value_size: usize, max_entries: u32) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: BPF_MAP_TYPE_HASH,
+        key_size: key_size as u32,
+        value_size: value_size as u32,
+        max_entries,
+        map_flags: BPF_F_NO_PREALLOC,
+    };
+    let fd = bpf(BPF_MAP_CREATE, &mut attr)?;
     // SAFETY: the call has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

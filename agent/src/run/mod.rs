@@ -16,17 +16,22 @@ use crate::{
     config::Config,
     drain::{AttachChoice, Drains, Paces, Services},
     hook::{
-        held::MemoryStore,
+        held::{HeldStore, MemoryStore},
         listen::Listeners,
         server::{HookServer, Limits},
     },
     kernel::{self, Attach, Edges, Hook, HookOptions, Observer},
-    report::{metrics::Metrics, ready::{Heartbeat, Readiness}, serve},
+    report::{
+        metrics::Metrics,
+        ready::{Heartbeat, Readiness},
+        serve,
+    },
     sockets::{Namespaces, OpeningRates},
 };
 
 mod bpffs;
 mod desk;
+mod held;
 mod kubelet;
 mod log;
 mod pages;
@@ -152,7 +157,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let desk = Arc::new(desk::NodeDesk::new(drains, hook.clone(), Arc::clone(&node), metrics));
-    let server = HookServer::new(desk, Arc::new(MemoryStore::default()), Limits::default());
+    let store: Arc<dyn HeldStore> = match held::PinnedStore::open(&pins(&config.bpf_dir)) {
+        Ok(store) => Arc::new(store),
+        Err(e) => {
+            tracing::warn!(error = %causes(&e), "held hooks will not survive this process");
+            Arc::new(MemoryStore::default())
+        }
+    };
+    let server = HookServer::new(desk, store, Limits::default());
     let held = server.held();
     let serving = tokio::spawn(server.serve(listeners, stop.clone()));
     tracing::info!(endpoints = %config.endpoints.display(), hook_port = config.hook_port, "ready");
@@ -189,7 +201,10 @@ async fn follow_cluster(drains: Arc<Drains>, hook: Option<Arc<Hook>>, nobody_hom
 }
 
 /// Beats until a signal; then until nothing is held, a second signal, or the time is up.
-async fn main_loop(heartbeat: &Heartbeat, mut held: tokio::sync::watch::Receiver<usize>) -> anyhow::Result<()> {
+async fn main_loop(
+    heartbeat: &Heartbeat,
+    mut held: tokio::sync::watch::Receiver<usize>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut beat = tokio::time::interval(Duration::from_secs(1));

@@ -11,9 +11,7 @@ use super::model::{HTTP, InFlight, Report, SQL, World};
 use crate::{
     cluster::Exposure,
     contract::{Contract, Until},
-    drain::{
-        policy::{Circumstances, Decision, Dumps, Outcome, decide},
-    },
+    drain::policy::{Circumstances, Decision, Dumps, Outcome, decide},
     ledger::Ledger,
     moment::Moment,
 };
