@@ -35,6 +35,8 @@ pub(super) struct TestDesk {
     answer: watch::Sender<bool>,
     kubelet: AtomicBool,
     panics: AtomicBool,
+    /// The map of dials is empty.
+    forgets: AtomicBool,
 }
 
 impl Default for TestDesk {
@@ -46,6 +48,7 @@ impl Default for TestDesk {
             answer: watch::Sender::new(false),
             kubelet: AtomicBool::new(true),
             panics: AtomicBool::new(false),
+            forgets: AtomicBool::new(false),
         }
     }
 }
@@ -83,7 +86,8 @@ impl Drop for Dropped<'_> {
 impl Desk for TestDesk {
     /// 127.x.y.z stands for 10.x.y.z.
     fn dialled(&self, bits: u32) -> Option<IpAddr> {
-        Some(Ipv4Addr::from_bits(0x0a00_0000 | bits).into())
+        let pod = Ipv4Addr::from_bits(0x0a00_0000 | bits).into();
+        (!self.forgets.load(Ordering::Relaxed)).then_some(pod)
     }
 
     fn is_kubelet(&self, _: SocketAddr, _: SocketAddr) -> bool {
@@ -350,6 +354,16 @@ async fn the_kubelet_waits_its_turn_and_is_never_turned_away() {
     let second = served.hook([127, 5, 6, 8], "/drain").await;
     served.desk.answer();
     assert_eq!((status(&rest(first).await), status(&rest(second).await)), (200, 200));
+}
+
+/// It is the kubelet's hook for some pod: what becomes of it is the desk's to say.
+#[tokio::test]
+async fn a_dial_that_is_forgotten_is_still_a_hook() {
+    let served = Served::start();
+    served.desk.forgets.store(true, Ordering::Relaxed);
+    served.desk.answer();
+    assert_eq!(status(&rest(served.hook([127, 5, 6, 7], "/drain").await).await), 200);
+    assert_eq!(served.desk.calls()[0].callee, Callee::Dialled { bits: 0x05_06_07, pod: None });
 }
 
 #[tokio::test]
