@@ -51,6 +51,7 @@ pub struct HookOptions {
 /// The pinned programs' maps.
 pub struct Hook {
     maps: Mutex<Maps>,
+    config: Mutex<(Array<MapData, HookConfig>, HookOptions)>,
 }
 
 struct Maps {
@@ -106,7 +107,7 @@ impl Loaded {
             replace_or_pin(&self.pins, name, id, attacher, &root)?;
         }
         remove_others(&self.pins, id);
-        Ok(Hook { maps: Mutex::new(self.maps) })
+        Ok(Hook { maps: Mutex::new(self.maps), config: Mutex::new((self.config, options.clone())) })
     }
 }
 
@@ -140,6 +141,19 @@ impl Hook {
 
     fn maps(&self) -> std::sync::MutexGuard<'_, Maps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The kubelet is another by now: a restarted service has a new cgroup.
+    pub fn set_kubelet(&self, cgroup: Option<u64>, process: Option<String>) -> Result<(), Error> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let (map, options) = &mut *config;
+        if (options.kubelet_cgroup, &options.kubelet_process) == (cgroup, &process) {
+            return Ok(());
+        }
+        tracing::info!(?cgroup, ?process, "the kubelet's calls are known by these from now on");
+        options.kubelet_cgroup = cgroup;
+        options.kubelet_process = process;
+        map.set(0, configuration(options), 0).map_err(map_error("write", names::HOOK_CONFIG))
     }
 
     /// Sets how long the hook of the pod with this address sleeps while nobody is home.

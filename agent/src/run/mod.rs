@@ -104,6 +104,10 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         None => None,
     };
 
+    if let Some(hook) = &hook {
+        tokio::spawn(kubelet::follow(config.clone(), namespaces.clone(), Arc::clone(hook)));
+    }
+
     let cluster = Cluster::new(Options {
         node_name: config.node_name.clone(),
         hook_port: config.hook_port,
