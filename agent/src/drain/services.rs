@@ -30,6 +30,8 @@ pub struct Bounds {
     pub max_drain: Option<Duration>,
     /// Shortest settle.
     pub min_settle: Duration,
+    /// How long a hook is held of whose pod nothing can be seen: as long as without an agent.
+    pub nobody_home_wait: Duration,
 }
 
 /// What all drains share.

@@ -155,7 +155,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
             while edges.next(ring).await.is_ok() {}
         });
     }
-    tokio::spawn(follow_cluster(Arc::clone(&drains), hook.clone(), config.nobody_home_wait));
+    tokio::spawn(follow_cluster(Arc::clone(&drains), hook.clone(), config.bounds.nobody_home_wait));
     tokio::spawn(manifests.run());
     source_read.done(config.endpoints.display().to_string());
 
@@ -284,7 +284,7 @@ impl PendingHook {
             kubelet_process: who.process,
             port: config.hook_port,
             mark: MARK,
-            unknown_wait: UNKNOWN_WAIT.min(config.nobody_home_wait),
+            unknown_wait: UNKNOWN_WAIT.min(config.bounds.nobody_home_wait),
             netns_cookie,
         };
         Ok(self.0.attach(&options)?)
