@@ -31,7 +31,8 @@ pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::with_max_entries(8 * 
 
 /// Paths of health checks. Agent writes, TC reads. Full: such checks count as traffic.
 #[map]
-pub(crate) static HEALTH_PATHS: HashMap<HealthPath, u8> = HashMap::with_max_entries(16 * MAX_PODS, BPF_F_NO_PREALLOC);
+pub(crate) static HEALTH_PATHS: HashMap<HealthPath, u8> =
+    HashMap::with_max_entries(16 * MAX_PODS, BPF_F_NO_PREALLOC);
 
 /// Sources that do not keep a pod unsettled. Agent writes at start, TC reads.
 #[map]
@@ -40,7 +41,8 @@ pub(crate) static IGNORED_SOURCES: LpmTrie<Address, u8> = LpmTrie::with_max_entr
 /// The connection table. TC writes in place, the agent reads it in batches and removes what a dump
 /// has proved gone. Its size is the agent's flag; full: counted in `Pod::refused`, and the pod polled.
 #[map]
-pub(crate) static CONNECTIONS: HashMap<FlowKey, Connection> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static CONNECTIONS: HashMap<FlowKey, Connection> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Handshakes answered, not yet completed. TC only. Full: the oldest goes, and that connection is
 /// found by its first packet out of the pod instead: a flood of SYNs costs nothing else.
@@ -56,6 +58,9 @@ pub(crate) static EDGES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// [`http::RESPONSE_PEEK`](lastcall_ebpf::http::RESPONSE_PEEK), rounded up to a power of two.
+pub(crate) const RESPONSE_ROOM: usize = RESPONSE_PEEK.next_power_of_two();
+
 /// [`SCRATCH`]'s one value.
 #[repr(C)]
 pub(crate) struct Scratch {
@@ -67,7 +72,7 @@ pub(crate) struct Scratch {
     pub(crate) target_hash: u32,
     pub(crate) scan: HeadScan,
     pub(crate) request: [u8; REQUEST_PEEK],
-    pub(crate) response: [u8; RESPONSE_PEEK],
+    pub(crate) response: [u8; RESPONSE_ROOM],
 }
 
 /// The kubelet's connections by tuple. `sock_ops` writes, TC and the agent read. Pinned. Full: the

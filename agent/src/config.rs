@@ -1,1 +1,191 @@
-//! .
+//! What was typed, resolved: what it means on this node, and whether it fits together.
+//!
+//! In: [`AgentArgs`]. Out: [`Config`], or one error that names the flag and says what to do. Nothing is
+//! loaded or bound before this is known to be good.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    cli::agent::{AgentArgs, Attach, LogFormat},
+    contract::{Contract, LastCall},
+    drain::Bounds,
+};
+
+/// A configuration that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No cgroup2 file system.
+    #[error(
+        "no cgroup2 is mounted (/proc/mounts): mount one (mount -t cgroup2 none /sys/fs/cgroup/unified), \
+         or name it with --cgroup-root"
+    )]
+    NoCgroup2,
+    /// A path that has to be there is not.
+    #[error("{flag} {}: {what}", path.display())]
+    Path {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        path: PathBuf,
+        /// What it has to be.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Two values that exclude each other.
+    #[error("{0}")]
+    Contradiction(String),
+    /// A log filter that cannot be read.
+    #[error("--log {value:?}: {reason}")]
+    Log {
+        /// What was typed.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// How the kubelet is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubelet {
+    /// Its cgroup's id.
+    pub cgroup: Option<u64>,
+    /// Its process's name.
+    pub process: Option<String>,
+    /// Where it listens: tells its cgroup where neither is given.
+    pub port: u16,
+}
+
+/// The agent's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Manifests.
+    pub endpoints: PathBuf,
+    /// This node.
+    pub node_name: Option<String>,
+    /// The hook's port.
+    pub hook_port: u16,
+    /// The operator's bounds.
+    pub bounds: Bounds,
+    /// The contract of a hook that asks for nothing.
+    pub contract: Contract,
+    /// Sources that do not keep a pod unsettled.
+    pub ignore_sources: Vec<IpNet>,
+    /// Paths of health checks.
+    pub health_paths: Vec<String>,
+    /// How to attach.
+    pub attach: Attach,
+    /// Entries of the connection table.
+    pub table_size: u32,
+    /// Who is the kubelet.
+    pub kubelet: Kubelet,
+    /// Where namespaces are.
+    pub netns_dir: PathBuf,
+    /// Where pins go.
+    pub bpf_dir: PathBuf,
+    /// The root cgroup.
+    pub cgroup_root: PathBuf,
+    /// Where metrics and health are.
+    pub metrics_address: SocketAddr,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log: String,
+}
+
+/// Paths that health checks ask for nearly everywhere.
+const HEALTH_PATHS: [&str; 8] =
+    ["/health", "/healthz", "/livez", "/readyz", "/live", "/ready", "/-/healthy", "/-/ready"];
+
+impl Config {
+    /// Resolves what was typed.
+    pub fn resolve(args: &AgentArgs) -> Result<Self, Error> {
+        let cgroup_root = match &args.node.cgroup_root {
+            Some(path) => path.clone(),
+            None => cgroup2_mount().ok_or(Error::NoCgroup2)?,
+        };
+        inode("--cgroup-root", &cgroup_root)?;
+        let cgroup =
+            args.kubelet.kubelet_cgroup.as_deref().map(|p| inode("--kubelet-cgroup", p)).transpose()?;
+        if args.hook.hook_port == args.report.metrics_address.port() {
+            return Err(Error::Contradiction(format!(
+                "--hook-port and --metrics-address are both on port {}: give one another",
+                args.hook.hook_port
+            )));
+        }
+        tracing_subscriber::EnvFilter::try_new(&args.report.log)
+            .map_err(|e| Error::Log { value: args.report.log.clone(), reason: e.to_string() })?;
+        let parent = args.source.endpoints.parent().filter(|p| !p.as_os_str().is_empty());
+        if let Some(parent) = parent.filter(|p| !p.exists() && !args.source.endpoints.exists()) {
+            return Err(Error::Path {
+                flag: "--endpoints",
+                path: args.source.endpoints.clone(),
+                what: "neither it nor the directory it would be in exists",
+                source: fs::metadata(parent).err().unwrap_or_else(|| io::ErrorKind::NotFound.into()),
+            });
+        }
+        let typed = &args.contract;
+        let mut health_paths: Vec<String> = HEALTH_PATHS.map(str::to_owned).into();
+        health_paths.extend(args.observer.health_paths.iter().cloned());
+        Ok(Self {
+            endpoints: args.source.endpoints.clone(),
+            node_name: args.source.node_name.clone(),
+            hook_port: args.hook.hook_port,
+            bounds: Bounds {
+                default_grace: args.hook.default_grace,
+                max_drain: args.hook.max_drain,
+                min_settle: typed.min_settle,
+                nobody_home_wait: args.hook.nobody_home_wait,
+            },
+            contract: Contract {
+                until: typed.until,
+                settle: None,
+                idle_after: typed.idle_after,
+                doubt_after: typed.doubt_after,
+                udp_idle: typed.udp_idle,
+                patience: typed.patience,
+                reserve: typed.reserve,
+                last_call: LastCall::Default,
+            },
+            ignore_sources: args.observer.ignore_sources.clone(),
+            health_paths,
+            attach: args.observer.attach,
+            table_size: args.observer.table_size,
+            kubelet: Kubelet {
+                cgroup,
+                process: args.kubelet.kubelet_process.clone(),
+                port: args.kubelet.kubelet_port,
+            },
+            netns_dir: args.node.netns_dir.clone(),
+            bpf_dir: args.node.bpf_dir.clone(),
+            cgroup_root,
+            metrics_address: args.report.metrics_address,
+            log_format: args.report.log_format,
+            log: args.report.log.clone(),
+        })
+    }
+}
+
+/// A cgroup's id is its directory's inode.
+fn inode(flag: &'static str, path: &Path) -> Result<u64, Error> {
+    let what = "not a directory of a cgroup2 file system";
+    let error = |source| Error::Path { flag, path: path.to_owned(), what, source };
+    if !path.join("cgroup.procs").exists() {
+        return Err(error(io::ErrorKind::NotFound.into()));
+    }
+    fs::metadata(path).map(|m| m.ino()).map_err(error)
+}
+
+fn cgroup2_mount() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    fields.find(|f| f.get(2) == Some(&"cgroup2")).and_then(|f| Some(PathBuf::from(f.get(1)?)))
+}

@@ -13,6 +13,7 @@
 //! A module uses those above it, never those below; [`run`] alone wires them.
 
 mod causes;
+pub mod contract;
 pub mod moment;
 
 pub use causes::causes;

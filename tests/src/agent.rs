@@ -88,15 +88,17 @@ impl Agent {
     pub fn ready_within(&self, timeout: Duration) -> Result<()> {
         let until = Instant::now() + timeout;
         loop {
-            if matches!(self.get(METRICS_PORT, "/readyz"), Ok((200, _))) {
-                return Ok(());
-            }
+            let answer = match self.get(METRICS_PORT, "/readyz") {
+                Ok((200, _)) => return Ok(()),
+                Ok((status, body)) => format!("/readyz said {status} {}", body.trim()),
+                Err(error) => format!("/readyz: {error:#}"),
+            };
             // Nothing announces that a port is open, so look again soon, or when the process has ended.
             if self.process.exited_within(Duration::from_millis(20)) {
                 bail!("the agent ended{}", self.last_words());
             }
             if Instant::now() > until {
-                bail!("the agent was not ready within {timeout:?}{}", self.last_words());
+                bail!("the agent was not ready within {timeout:?}, {answer}{}", self.last_words());
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::conn::Conn;
+use crate::conn::{Conn, Server};
 use crate::host::Host;
 use crate::load::{Kind, Load};
 use crate::netns::Netns;
@@ -44,6 +44,8 @@ impl Client {
              route add default via 10.78.{number}.1\n\
              route add default via fd00:78:{number}::1\n"
         ))?;
+        netns.wait_until_up(&["eth0"])?;
+        host.netns().wait_until_up(&[&link])?;
         Ok(Self { host: Arc::clone(host), netns, number })
     }
 
@@ -74,6 +76,22 @@ impl Client {
     pub fn connect_to(&self, to: SocketAddr) -> Result<Conn> {
         let stream = self.run(|| TcpStream::connect_timeout(&to, DIAL));
         Conn::new(stream.with_context(|| format!("connect to {to}"))?)
+    }
+
+    /// Connects to the pod many times.
+    pub fn connect_many(&self, pod: &Pod, port: u16, count: usize) -> Result<Vec<Conn>> {
+        let to = pod.addr(port);
+        let streams =
+            self.run(|| (0..count).map(|_| TcpStream::connect_timeout(&to, DIAL)).collect::<Vec<_>>());
+        streams
+            .into_iter()
+            .map(|stream| Conn::new(stream.with_context(|| format!("connect to {to}"))?))
+            .collect()
+    }
+
+    /// Listens outside, for connections that a pod opens.
+    pub fn listen(&self, port: u16) -> Result<Server> {
+        Server::listen(&self.netns, port)
     }
 
     /// Starts one of the demo's loads.

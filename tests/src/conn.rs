@@ -1,14 +1,17 @@
 //! A TCP connection that a test holds by one end, or by both.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use socket2::SockRef;
+use nix::poll::{PollFd, PollFlags, poll};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::http::Head;
+use crate::netns::Netns;
 
 /// Nothing that should come takes longer; a test that waits for it fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -133,20 +136,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Wraps a listening socket.
-    pub fn new(listener: TcpListener) -> Self {
-        Self { listener, accepted: AtomicU64::new(0) }
+    /// Listens in `netns` on IPv4 and IPv6.
+    pub fn listen(netns: &Netns, port: u16) -> Result<Self> {
+        let listener = netns.run(|| listen(port))?;
+        Ok(Self { listener, accepted: AtomicU64::new(0) })
     }
 
     /// The server's end of the next connection.
     pub fn accept(&self) -> Result<Conn> {
         let number = self.accepted.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut fds =
-            [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&self.listener), nix::poll::PollFlags::POLLIN)];
-        let timeout = u16::try_from(PATIENCE.as_millis())?;
-        if nix::poll::poll(&mut fds, timeout)? == 0 {
+        let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, u16::try_from(PATIENCE.as_millis())?)? == 0 {
             bail!("connection {number} did not come within {PATIENCE:?}");
         }
         Conn::new(self.listener.accept().with_context(|| format!("accept connection {number}"))?.0)
     }
+}
+
+/// A listener on both families, with a queue for thousands.
+pub fn listen(port: u16) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
 }

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`clock`], [`journal`], [`process`], [`http`] | time, events to wait for, child processes, HTTP/1.1 |
 //! | [`netns`], [`cgroup`], [`host`] | the kernel's side of a node |
-//! | [`manifest`], [`proxy`], [`cluster`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
+//! | [`manifest`], [`proxy`], [`cluster`], [`service`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
 //! | [`pod`], [`client`], [`conn`], [`load`] | who talks to whom |
 //! | [`kubelet`], [`agent`] | who stops the pods, and who holds the hook |
 //! | [`node`], [`scenario`] | all of it behind one handle, and a frame for tests |
@@ -35,6 +35,7 @@ pub mod pod;
 pub mod process;
 pub mod proxy;
 pub mod scenario;
+pub mod service;
 
 pub use agent::Agent;
 pub use client::Client;

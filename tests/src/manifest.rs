@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 
 /// All that a test says about a pod's preStop hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,5 +267,6 @@ impl ServiceObject {
 
 /// Kubernetes' times have whole seconds.
 fn second(at: Timestamp) -> String {
-    at.round(Unit::Second).unwrap_or(at).to_string()
+    let down = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Trunc);
+    at.round(down).unwrap_or(at).to_string()
 }

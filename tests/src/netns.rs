@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use std::{panic, process, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::process::output;
@@ -50,6 +51,21 @@ impl Netns {
     /// Runs `ip` commands inside, one a line.
     pub fn ip(&self, batch: &str) -> Result<String> {
         self.run(|| output(Command::new("ip").args(["-batch", "-"]), batch))
+    }
+
+    /// Waits until links carry packets. A link that was set up is brought up by the kernel a little later
+    /// (linkwatch), or a second later when there is much to do, and drops what is sent before.
+    pub fn wait_until_up(&self, links: &[&str]) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(10);
+        for link in links {
+            while !self.ip(&format!("link show dev {link}"))?.contains(" state UP ") {
+                if Instant::now() > until {
+                    bail!("link {link} does not come up");
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
     }
 
     /// Runs a command inside to its end.

@@ -1,20 +1,20 @@
 //! The node: one handle for all that a test needs.
 
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::agent::{Agent, AgentBuilder};
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::host::{Host, MANIFESTS_DIR};
-use crate::kubelet::Kubelet;
-use crate::manifest::{Port, ServiceKind, ServiceObject};
+use crate::kubelet::{self, Kubelet};
 use crate::pod::{Pod, PodBuilder};
 use crate::proxy::Proxy;
+use crate::service::ServiceBuilder;
 
 /// The address family that a node's pods have first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,18 @@ pub struct Node {
     second_bridge: OnceLock<()>,
 }
 
+/// The API server's own Service, as `kubectl get services -o yaml` always prints it.
+const KUBERNETES: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: kubernetes, namespace: default, labels: {component: apiserver, provider: kubernetes}}
+spec:
+  type: ClusterIP
+  clusterIP: 10.96.0.1
+  clusterIPs: [10.96.0.1]
+  ports: [{name: https, port: 443, protocol: TCP, targetPort: 6443}]
+";
+
 impl Node {
     /// A node with a bridge, a proxy and a kubelet, whose pods have IPv4 addresses first. Needs root.
     pub fn new() -> Result<Self> {
@@ -49,12 +61,15 @@ impl Node {
 
     /// The same with the family that pods have first, and that hooks and tests therefore use.
     pub fn with_family(family: Family) -> Result<Self> {
+        allow_many_sockets()?;
         let host = Arc::new(Host::new()?);
         host.netns().sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
         bridge(&host, "br0", (77, 0x77))?;
         let proxy = Proxy::new(host.netns().clone());
         let cluster = Arc::new(Cluster::new(host.outside(MANIFESTS_DIR), proxy));
-        let kubelet = Kubelet::start(&host, &cluster)?;
+        // Every cluster has it, and it tells a pod without a Service from a source without Services.
+        cluster.write("service-kubernetes.yaml", KUBERNETES)?;
+        let kubelet = Kubelet::start(&host, &cluster, kubelet::NAME, kubelet::API_PORT)?;
         Ok(Self {
             agents: Mutex::default(),
             kubelet,
@@ -85,28 +100,20 @@ impl Node {
         RememberedAgent { node: self, builder: AgentBuilder::new(&self.host, &self.kubelet) }
     }
 
-    /// A Service for the pods of the app `name`: `port` of its addresses goes to `target` of the pods.
-    pub fn service(&self, name: &str, kind: ServiceKind, port: u16, target: u16) -> Result<Service> {
-        let number = self.service_numbers.fetch_add(1, Ordering::Relaxed);
-        let ips: [IpAddr; 2] =
-            [[10, 96, 0, number].into(), [0xfd00, 0x96, 0, 0, 0, 0, 0, number.into()].into()];
-        let to = Port { name: "http".to_owned(), number: target, protocol: "TCP", app_protocol: None };
-        let node_port = matches!(kind, ServiceKind::NodePort { .. }).then(|| 30_000 + u16::from(number));
-        self.cluster.put_service(ServiceObject {
-            name: name.to_owned(),
-            namespace: "default".to_owned(),
-            kind,
-            ips: ips.to_vec(),
-            ports: vec![(port, to)],
-            node_port,
-        })?;
-        let ip = ips[usize::from(self.family == Family::Ipv6)];
-        Ok(Service { address: SocketAddr::new(ip, port), node_port })
+    /// A Service in the making, for the pods of the app `name`.
+    pub fn service(&self, name: &str) -> ServiceBuilder<'_> {
+        ServiceBuilder::new(self, name, self.service_numbers.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Waits until the proxy's rules say what the endpoints say.
     pub fn proxy_synced(&self) -> Result<()> {
         self.cluster.proxy().synced().then_some(()).context("the proxy did not catch up")
+    }
+
+    /// Somebody on the node who calls hooks as the kubelet does, and is not the kubelet: another process
+    /// of another name, in another cgroup below the node's.
+    pub fn stranger(&self) -> Result<Kubelet> {
+        Kubelet::start(&self.host, &self.cluster, "stranger", 0)
     }
 
     /// The kubelet.
@@ -145,7 +152,7 @@ impl Node {
                 let _ = writeln!(text, "== pod {} is gone", pod.name());
                 continue;
             };
-            let sockets = netns.command("ss", &["-tuanie"], "").unwrap_or_else(|error| format!("{error:#}"));
+            let sockets = netns.command("ss", &["-tuanieO"], "").unwrap_or_else(|error| format!("{error:#}"));
             let _ = writeln!(text, "== pod {} {:?}\n{}", pod.name(), pod.ips(), sockets.trim_end());
         }
         let rules = self.host.netns().command("nft", &["list", "ruleset"], "");
@@ -201,13 +208,10 @@ impl RememberedAgent<'_> {
     }
 }
 
-/// Where clients find a Service.
-#[derive(Clone, Copy, Debug)]
-pub struct Service {
-    /// Its virtual address in the node's family.
-    pub address: SocketAddr,
-    /// Its port on the node, if it has one.
-    pub node_port: Option<u16>,
+/// Thousands of connections are a scenario, and both ends of them need a descriptor.
+fn allow_many_sockets() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).context("raise the limit of open files")
 }
 
 /// A bridge that forwards at once, with the node's address on it.

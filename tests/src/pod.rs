@@ -1,13 +1,12 @@
 //! A pod: a network namespace that the node knows by name, the app in it, and its object in the API.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use socket2::{Domain, Socket, Type};
 
 use crate::cluster::Cluster;
 use crate::conn::Server;
@@ -69,15 +68,8 @@ impl Pod {
 
     /// Listens in the pod on IPv4 and IPv6, with the test as the server.
     pub fn listen(&self, port: u16) -> Result<Server> {
-        let listen = || -> Result<TcpListener> {
-            let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-            socket.set_only_v6(false)?;
-            socket.set_reuse_address(true)?;
-            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-            socket.listen(4096)?;
-            Ok(socket.into())
-        };
-        Ok(Server::new(self.run(listen).with_context(|| format!("listen on {port} in {}", self.name()))?))
+        let netns = self.netns().context("the pod is gone")?;
+        Server::listen(&netns, port).with_context(|| format!("listen on {port} in {}", self.name()))
     }
 
     /// Starts one more process in the pod.
@@ -108,6 +100,13 @@ impl Pod {
     /// Takes the pod's object away, while the pod itself goes on.
     pub fn forget(&self) -> Result<()> {
         self.0.cluster.remove_pod(self.name())
+    }
+
+    /// Takes the pod's first link away and makes it again, with the same addresses.
+    pub fn recreate_link(&self) -> Result<()> {
+        let netns = self.netns().context("the pod is gone")?;
+        netns.ip("link del eth0")?;
+        plug_first(self.0.host.netns(), &netns, self.0.number)
     }
 
     /// Removes what the container runtime made: processes, links, the namespace.
@@ -239,8 +238,7 @@ impl<'n> PodBuilder<'n> {
         let (host, number) = (node.host(), node.next_pod()?);
         let family = self.family.unwrap_or(node.family());
         let netns = Netns::new()?;
-        plug(host.netns(), &netns, "br0", "eth0", (77, 0x77), number)?;
-        netns.ip("route add default via 10.77.0.1\nroute add default via fd00:77::1")?;
+        plug_first(host.netns(), &netns, number)?;
         if self.second_link {
             node.second_bridge()?;
             plug(host.netns(), &netns, "br1", "eth1", (79, 0x79), number)?;
@@ -279,6 +277,12 @@ fn wait_until_ready(process: &Process) -> Result<()> {
     Ok(())
 }
 
+/// Connects the pod to the node's first bridge, and by it to everybody.
+fn plug_first(node: &Netns, pod: &Netns, number: u8) -> Result<()> {
+    plug(node, pod, "br0", "eth0", (77, 0x77), number)?;
+    pod.ip("route add default via 10.77.0.1\nroute add default via fd00:77::1").map(drop)
+}
+
 /// Connects the pod to a bridge of the node, as a CNI plugin does.
 fn plug(
     node: &Netns,
@@ -298,5 +302,6 @@ fn plug(
          addr add fd00:{net6:x}::{number:x}/64 dev {link} nodad\n\
          link set {link} up\n"
     ))?;
-    Ok(())
+    pod.wait_until_up(&[link])?;
+    node.wait_until_up(&[&veth, bridge])
 }

@@ -18,7 +18,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "lastcall's chores", disable_help_subcommand = true)]
+#[command(bin_name = "cargo xtask", about = "lastcall's chores", disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,

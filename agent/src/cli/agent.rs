@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::{DEFAULT_HOOK_PORT, parse, path};
-use crate::drain::contract::Until;
+use crate::contract::Until;
 
 /// `lastcall agent`, as typed.
 #[derive(Debug, Args)]

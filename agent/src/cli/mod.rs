@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use agent::AgentArgs;
 
+use crate::report::doctor::Plan;
+
 /// `lastcall`, as typed.
 #[derive(Debug, Parser)]
 #[command(
@@ -115,6 +117,20 @@ pub struct DoctorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "its fields are documented")]
     pub kubelet: agent::KubeletArgs,
+}
+
+impl From<&DoctorArgs> for Plan {
+    fn from(args: &DoctorArgs) -> Self {
+        Self {
+            bpf_dir: args.node.bpf_dir.clone(),
+            netns_dir: args.node.netns_dir.clone(),
+            cgroup_root: args.node.cgroup_root.clone(),
+            kubelet_port: args.kubelet.kubelet_port,
+            kubelet_cgroup: args.kubelet.kubelet_cgroup.clone(),
+            kubelet_process: args.kubelet.kubelet_process.clone(),
+            hook_port: args.hook_port,
+        }
+    }
 }
 
 /// Where the agent of this node answers.

@@ -10,7 +10,7 @@ use std::{
 use clap::builder::PossibleValue;
 use ipnet::IpNet;
 
-use crate::drain::contract::Until;
+use crate::contract::Until;
 
 /// A length of time with its unit: `1s`, `500ms`, `1m30s`.
 pub fn duration(typed: &str) -> Result<Duration, String> {

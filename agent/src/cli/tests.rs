@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 
 use super::{AgentArgs, Cli, Command, Output, agent::Attach, parse};
-use crate::drain::contract::{Contract, Until};
+use crate::contract::{Contract, Until};
 
 fn typed(line: &str) -> Result<Cli, String> {
     Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())

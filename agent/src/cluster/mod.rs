@@ -28,6 +28,9 @@ mod pod;
 mod port;
 mod service;
 mod slice;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;
 mod unlisted;
 
 pub use handle::{Changes, Cluster};

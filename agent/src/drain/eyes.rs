@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -16,28 +16,34 @@ use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, pro
 use super::{Drain, Fallback, Happened, Services};
 use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
-    kernel::{Attach, Attachment, observer::PodNumber},
+    kernel::{
+        Attach, Attachment,
+        observer::{PodNumber, ip},
+    },
     moment::Moment,
     sockets::{Dump, Filter, Link, Namespace, TcpState},
 };
 
 /// Polling interval of a pod that the kernel programs do not see.
-pub const POLL: Duration = Duration::from_millis(100);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 /// Interval of the dumps that heal what packets did not show.
-pub const RECONCILE: Duration = Duration::from_secs(1);
+pub(super) const RECONCILE: Duration = Duration::from_secs(1);
+
+/// A dump of fewer sockets than this came in one piece (32 KiB hold about 70).
+const ONE_BATCH: usize = 50;
 
 /// One read of the kernel's table.
-pub struct Table {
+pub(super) struct Table {
     /// When it was read.
-    pub at: Moment,
+    pub(super) at: Moment,
     /// The pod's entries.
-    pub entries: Vec<(FlowKey, Connection)>,
+    pub(super) entries: Vec<(FlowKey, Connection)>,
     /// The pod's counters.
-    pub pod: abi::Pod,
+    pub(super) pod: abi::Pod,
 }
 
 /// The eyes of one drain.
-pub struct Eyes {
+pub(super) struct Eyes {
     services: Arc<Services>,
     namespace: Namespace,
     number: Option<PodNumber>,
@@ -46,11 +52,15 @@ pub struct Eyes {
     fallback: Option<Fallback>,
     /// Bytes received on counted sockets and packets seen, at the last dump.
     witnessed: Option<(u64, u64)>,
+    /// The sockets of the last dump, by cookie.
+    dumped: BTreeMap<u64, (SocketAddr, SocketAddr)>,
+    /// The sockets that the table named when it was read last.
+    tabled: Vec<(u64, (SocketAddr, SocketAddr))>,
 }
 
 impl Eyes {
     /// Opens them: tracks the pod's addresses and attaches to its links.
-    pub async fn open(
+    pub(super) async fn open(
         services: Arc<Services>,
         drain: &Drain,
         namespace: Namespace,
@@ -64,6 +74,8 @@ impl Eyes {
             addresses: BTreeSet::new(),
             fallback: None,
             witnessed: None,
+            dumped: BTreeMap::new(),
+            tabled: Vec::new(),
         };
         if eyes.namespace.is_node() {
             eyes.fall_back(drain, Fallback::HostNetwork);
@@ -86,17 +98,17 @@ impl Eyes {
     }
 
     /// The programs see this pod, as far as is known.
-    pub fn by_kernel(&self) -> bool {
+    pub(super) fn by_kernel(&self) -> bool {
         self.fallback.is_none() && self.number.is_some()
     }
 
     /// Why it is polled.
-    pub fn fallback(&self) -> Option<Fallback> {
+    pub(super) fn fallback(&self) -> Option<Fallback> {
         self.fallback
     }
 
     /// The pod's number in the kernel's maps.
-    pub fn number(&self) -> Option<PodNumber> {
+    pub(super) fn number(&self) -> Option<PodNumber> {
         self.number
     }
 
@@ -109,7 +121,7 @@ impl Eyes {
 
     /// Attaches to links that are new, and tracks addresses that are new. Called at the start and
     /// whenever a link or address of the namespace changes.
-    pub async fn look_at_links(&mut self, drain: &Drain) {
+    pub(super) async fn look_at_links(&mut self, drain: &Drain) {
         let Some(observer) = self.services.observer.clone() else { return };
         let links = match self.namespace.links_async().await {
             Ok(links) => links,
@@ -172,7 +184,8 @@ impl Eyes {
         let attachment = match first {
             Err(e) if how == Attach::Tcx && self.services.attach.may_fall_back() => {
                 tracing::debug!(error = %crate::causes(&e), "no TCX here, trying clsact");
-                let attached = self.namespace.within(move || observer.attach(&name, Attach::Clsact)).await??;
+                let attached =
+                    self.namespace.within(move || observer.attach(&name, Attach::Clsact)).await??;
                 self.services.attach.no_tcx();
                 attached
             }
@@ -183,10 +196,16 @@ impl Eyes {
     }
 
     /// Tells the kernel which ports count: those that the cluster names, or those listened on.
-    pub fn set_ports(&mut self, drain: &Drain, facts: Option<&BTreeSet<PortFacts>>, listening: &[(u16, u8)]) {
+    pub(super) fn set_ports(
+        &mut self,
+        drain: &Drain,
+        facts: Option<&BTreeSet<PortFacts>>,
+        listening: &[(u16, u8)],
+    ) {
         let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return };
-        let named: Vec<(PortKey, Port)> = facts.into_iter().flatten().map(|p| as_map_entry(number, p)).collect();
-        let wanted = if named.is_empty() {
+        let named: Vec<(PortKey, Port)> =
+            facts.into_iter().flatten().map(|p| as_map_entry(number, p)).collect();
+        let wanted: Vec<_> = if named.is_empty() {
             let unnamed = |&(port, protocol): &(u16, u8)| {
                 let key = PortKey { pod: number.0, port, protocol, pad: 0 };
                 (key, Port { protocol: protocol::UNKNOWN, settles: 1, pad: [0; 2] })
@@ -195,7 +214,10 @@ impl Eyes {
         } else {
             // Without a slice nothing says which of its ports clients come to: all may.
             let any = named.iter().any(|(_, p)| p.settles != 0);
-            named.into_iter().map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p })).collect()
+            named
+                .into_iter()
+                .map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p }))
+                .collect()
         };
         if let Err(e) = observer.set_ports(number, wanted) {
             tracing::warn!(error = %crate::causes(&e), "{drain}: its ports find no place in the kernel's map");
@@ -204,8 +226,10 @@ impl Eyes {
     }
 
     /// Arms the pod's edge event, then reads its table: what ends after the read sends an event.
-    pub fn read(&mut self, drain: &Drain) -> Option<Table> {
-        let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return None };
+    pub(super) fn read(&mut self, drain: &Drain) -> Option<Table> {
+        let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else {
+            return None;
+        };
         let read = observer.arm(number).and_then(|()| {
             let at = Moment::now();
             let entries = observer.connections(number)?;
@@ -213,6 +237,7 @@ impl Eyes {
         });
         match read {
             Ok(table) => {
+                self.tabled = table.entries.iter().filter_map(as_socket).collect();
                 if table.pod.refused > 0 {
                     self.fall_back(drain, Fallback::TableFull);
                 }
@@ -227,9 +252,10 @@ impl Eyes {
     }
 
     /// Dumps the namespace's sockets.
-    pub async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
+    pub(super) async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
         match self.namespace.dump_async(Filter::drain()).await {
-            Ok(dump) => {
+            Ok(mut dump) => {
+                self.look_again(&mut dump).await;
                 self.compare(drain, &dump);
                 Some(dump)
             }
@@ -240,8 +266,38 @@ impl Eyes {
         }
     }
 
+    /// Asks for each socket by itself that the dump before or the table has and this dump has not.
+    ///
+    /// A long dump comes in batches, and a socket can be passed over between two of them when another
+    /// one of its hash bucket closes meanwhile (`net/ipv4/inet_diag.c`): not being in a dump is no proof.
+    async fn look_again(&mut self, dump: &mut Dump) {
+        let present: BTreeMap<u64, (SocketAddr, SocketAddr)> = dump
+            .sockets
+            .iter()
+            .filter(|s| s.state != TcpState::Listen)
+            .map(|s| (s.cookie, (s.local, s.peer)))
+            .collect();
+        let mut before = std::mem::replace(&mut self.dumped, present);
+        before.extend(self.tabled.iter().copied());
+        if dump.sockets.len() < ONE_BATCH {
+            return;
+        }
+        let missing: Vec<_> = before.into_iter().filter(|(c, _)| !self.dumped.contains_key(c)).collect();
+        let namespace = self.namespace.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let look =
+                |(cookie, (local, peer)): (u64, _)| namespace.look_up(local, peer, cookie).ok().flatten();
+            missing.into_iter().filter_map(look).filter(|s| s.state != TcpState::TimeWait).collect::<Vec<_>>()
+        });
+        for socket in found.await.unwrap_or_default() {
+            self.dumped.insert(socket.cookie, (socket.local, socket.peer));
+            dump.sockets.push(socket);
+        }
+        dump.finished = Moment::now();
+    }
+
     /// TCP and UDP ports that somebody listens on in the namespace.
-    pub async fn listening(&self, dump: &Dump) -> Vec<(u16, u8)> {
+    pub(super) async fn listening(&self, dump: &Dump) -> Vec<(u16, u8)> {
         let tcp = dump.sockets.iter().filter(|s| s.state == TcpState::Listen).map(|s| (s.local.port(), TCP));
         let mut ports: BTreeSet<(u16, u8)> = tcp.collect();
         let namespace = self.namespace.clone();
@@ -279,20 +335,21 @@ impl Eyes {
     }
 
     /// Takes entries out of the kernel's table that a dump has proved gone.
-    pub fn remove_stale(&self, table: &Table, stale: &[FlowKey]) -> u64 {
+    pub(super) fn remove_stale(&self, table: &Table, stale: &[FlowKey]) -> u64 {
         let (Some(observer), Some(_)) = (&self.services.observer, self.number) else { return 0 };
         let entry = |key: &FlowKey| table.entries.iter().find(|(k, _)| k == key);
-        stale.iter().filter_map(entry).filter(|(k, c)| observer.remove_stale(*k, c).unwrap_or(false)).count() as u64
+        stale.iter().filter_map(entry).filter(|(k, c)| observer.remove_stale(*k, c).unwrap_or(false)).count()
+            as u64
     }
 
     /// Is this connection the kubelet's?
-    pub fn is_probe(&self, key: &abi::ProbeKey) -> bool {
+    pub(super) fn is_probe(&self, key: &abi::ProbeKey) -> bool {
         self.services.observer.as_ref().is_some_and(|o| o.is_probe(key))
     }
 
     /// Closes them. A namespace that lives on gets its links back as they were; a dying one takes
     /// the programs with it.
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         let attachments: Vec<Attachment> = self.attachments.into_values().collect();
         if self.namespace.is_gone() {
             for attachment in attachments {
@@ -310,6 +367,13 @@ impl Eyes {
             observer.forget(number);
         }
     }
+}
+
+/// Cookie and ends of the socket behind an entry, where a packet has shown them.
+fn as_socket((key, c): &(FlowKey, Connection)) -> Option<(u64, (SocketAddr, SocketAddr))> {
+    let local = SocketAddr::new(ip(&key.local), c.socket_port);
+    let peer = SocketAddr::new(ip(&key.peer), key.peer_port);
+    (c.cookie != 0 && key.protocol == TCP).then_some((c.cookie, (local, peer)))
 }
 
 /// Addresses that outside connections come to.

@@ -1,7 +1,7 @@
 //! One drain: what it promises, when it ends, and the task that runs it.
 //!
 //! In: a pod that is Terminating, or whose hook calls. Out: a [`Verdict`] for everyone who waits, and
-//! what happened after it (late, cut). [`contract`] and [`policy`] are pure; [`task`] looks, asks the
+//! what happened after it (late, cut). [`policy`] is pure; [`task`] looks, asks the
 //! policy, and sleeps until something changes; [`registry`] keeps one drain a pod.
 
 use std::{
@@ -15,20 +15,25 @@ use std::{
 };
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{PodFacts, PodName},
+    contract::Contract,
     ledger::{Ledger, View},
     moment::Moment,
 };
 
-pub mod contract;
+pub use crate::contract;
+
 mod eyes;
 mod happened;
+mod place;
 pub mod policy;
 pub mod registry;
 pub mod services;
 mod task;
+mod verdict;
 mod wake;
 
 pub use happened::{Fallback, Happened, Listener};
@@ -36,7 +41,6 @@ pub use registry::Drains;
 pub use services::{AttachChoice, Bounds, Paces, Services};
 pub use wake::Wake;
 
-use contract::Contract;
 use policy::Outcome;
 
 /// How a drain ended, for everyone who waited.
@@ -53,6 +57,9 @@ pub struct Verdict {
     /// From the kernel's last event (a connection's close) to the decision, where the decision waited
     /// for nothing else.
     pub after_last_close: Option<std::time::Duration>,
+    /// The pod was Terminating by then. Where it was not, a container may only have been restarted, and
+    /// the pod's real end will be another drain.
+    pub terminating: bool,
 }
 
 /// Where a drain stands.
@@ -60,8 +67,8 @@ pub struct Verdict {
 pub struct Progress {
     /// What it waits for, for people.
     pub waiting_for: String,
-    /// What is left.
-    pub view: View,
+    /// What is left, once somebody has looked.
+    pub view: Option<View>,
     /// When it will be answered in any case.
     pub deadline: Option<Moment>,
     /// Why its pod is polled, if it is.
@@ -85,6 +92,8 @@ pub struct Drain {
     progress: watch::Sender<Progress>,
     hooks: AtomicU32,
     listener: Listener,
+    predecessor: Mutex<Option<Arc<Drain>>>,
+    superseded: CancellationToken,
 }
 
 /// Whose drain it is, as far as it is known.
@@ -97,12 +106,14 @@ pub struct Identity {
 }
 
 impl Drain {
-    fn new(began: Moment, contract: Contract, identity: Identity, listener: Listener) -> Self {
+    fn new(began: Moment, contract: Contract, listener: Listener, predecessor: Option<Arc<Self>>) -> Self {
         Self {
+            predecessor: Mutex::new(predecessor),
+            superseded: CancellationToken::new(),
             began,
             contract,
             wake: Arc::default(),
-            identity: Mutex::new(identity),
+            identity: Mutex::default(),
             ledger: Mutex::new(Ledger::new(began)),
             progress: watch::Sender::new(Progress::default()),
             hooks: AtomicU32::new(0),
@@ -165,6 +176,20 @@ impl Drain {
                 // The sender lives in `self`.
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// Another drain of the same pod has begun: this one only watched what came after its verdict.
+    async fn superseded(&self) {
+        self.superseded.cancelled().await;
+    }
+
+    /// Ends the watch of an earlier drain of the same pod, so that its addresses are free.
+    async fn predecessor_over(&self) {
+        let before = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(before) = before {
+            before.superseded.cancel();
+            before.over().await;
         }
     }
 

@@ -13,9 +13,10 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{contract::Contract, happened::Listener, wake::Wake};
+use super::{happened::Listener, wake::Wake};
 use crate::{
     cluster::Cluster,
+    contract::Contract,
     kernel::{Attach, Observer, observer::PodNumber},
     sockets::{Namespaces, OpeningRates},
 };
@@ -29,6 +30,8 @@ pub struct Bounds {
     pub max_drain: Option<Duration>,
     /// Shortest settle.
     pub min_settle: Duration,
+    /// How long a hook is held of whose pod nothing can be seen: as long as without an agent.
+    pub nobody_home_wait: Duration,
 }
 
 /// What all drains share.
@@ -55,7 +58,8 @@ pub struct Services {
     pub bounds: Bounds,
     /// Told of everything that happens.
     pub listener: Listener,
-    pub(super) wakes: Mutex<HashMap<PodNumber, Arc<Wake>>>,
+    /// Whom to wake at an edge event of a pod.
+    pub wakes: Mutex<HashMap<PodNumber, Arc<Wake>>>,
 }
 
 impl Services {
@@ -101,7 +105,9 @@ impl AttachChoice {
     /// The way to try now. A crowd goes by clsact, which holds the RTNL lock for less.
     pub fn choose(&self, crowd: bool) -> Attach {
         match self.wanted {
-            Some(Attach::Tcx) if self.auto && (crowd || self.tcx_missing.load(Ordering::Relaxed)) => Attach::Clsact,
+            Some(Attach::Tcx) if self.auto && (crowd || self.tcx_missing.load(Ordering::Relaxed)) => {
+                Attach::Clsact
+            }
             Some(how) => how,
             None => Attach::Clsact,
         }

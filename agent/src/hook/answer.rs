@@ -66,6 +66,8 @@ pub struct Answer {
     pub why: String,
     /// The drain's own warnings; the server adds those of the request.
     pub warnings: Vec<String>,
+    /// From the kernel's word of the last close to the decision, where nothing else was waited for.
+    pub last_close_to_answer: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +77,8 @@ struct Body<'a> {
     remained: Remained,
     why: &'a str,
     warnings: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_close_to_answer_ms: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -125,11 +129,18 @@ impl Reply {
 
 impl From<&Answer> for Reply {
     fn from(answer: &Answer) -> Self {
-        let Answer { outcome, waited, remained, ref why, ref warnings } = *answer;
+        let Answer { outcome, waited, remained, ref why, ref warnings, last_close_to_answer } = *answer;
         let waited_seconds = (waited.as_secs_f64() * 1e3).round() / 1e3;
         Self {
             status: outcome.status(),
-            ..Self::json(&Body { outcome, waited_seconds, remained, why, warnings })
+            ..Self::json(&Body {
+                outcome,
+                waited_seconds,
+                remained,
+                why,
+                warnings,
+                last_close_to_answer_ms: last_close_to_answer.map(|d| (d.as_secs_f64() * 1e6).round() / 1e3),
+            })
         }
     }
 }
@@ -146,6 +157,7 @@ mod tests {
             remained: Remained { open: 2, in_flight: 1, ..Remained::default() },
             why: "nobody leaves: turn on the last call".to_owned(),
             warnings: vec!["settle: …".to_owned()],
+            last_close_to_answer: None,
         };
         let reply = Reply::from(&answer);
         assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -12,7 +12,7 @@ use super::{
     held::{HeldRecord, HeldStore},
     identity::Page,
 };
-use crate::{cluster::PodName, drain::contract::Contract, moment::Moment};
+use crate::{cluster::PodName, contract::Contract, moment::Moment};
 
 /// The answering side.
 pub trait Desk: Send + Sync + 'static {

@@ -15,7 +15,6 @@ use super::{
     held::{HeldError, HeldRecord, held_flag},
     identity::{self, Asked},
     line::Line,
-    parameters,
     server::{Shared, lock},
 };
 use crate::moment::Moment;
@@ -69,7 +68,7 @@ pub(super) async fn exchange<D: Desk>(
             "too many hooks of this pod are held already",
         ));
     };
-    let (contract, unclear) = parameters::read(query, &shared.desk.defaults());
+    let (contract, unclear) = crate::contract::read(query, &shared.desk.defaults());
     let mut warnings = identity.warnings;
     warnings.extend(unclear.iter().map(ToString::to_string));
     if earlier.is_some_and(|record| record.has(held_flag::QUERY_LOST)) {

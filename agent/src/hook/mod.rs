@@ -4,7 +4,7 @@
 //! the pod) or left waiting at `240.x.y.z` while nobody was home. Out: a [`desk::Call`] for the
 //! drain, and the caller's answer when the drain is over.
 //!
-//! [`listen`] takes connections in, [`identity`] and [`parameters`] (pure) read them, [`server`]
+//! [`listen`] takes connections in, [`identity`] (pure) reads them, [`server`]
 //! speaks HTTP, [`desk`] is what the rest of the agent does for it. While a hook is held its
 //! connection is state, not a process: [`held`] saves it and makes it again after a `kill -9`.
 
@@ -15,5 +15,4 @@ pub mod held;
 pub mod identity;
 mod line;
 pub mod listen;
-pub mod parameters;
 pub mod server;

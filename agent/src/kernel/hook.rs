@@ -7,7 +7,10 @@ use std::{
     fs::{self, File},
     io,
     net::IpAddr,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -16,10 +19,7 @@ use std::{
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData},
-    programs::{
-        CgroupAttachMode, CgroupSockAddr, SockOps,
-        links::FdLink,
-    },
+    programs::{CgroupSockAddr, SockOps},
 };
 use lastcall_ebpf::abi::{Address, Dial, HookConfig, HookWait, ProbeKey, hook_count, names};
 
@@ -51,6 +51,7 @@ pub struct HookOptions {
 /// The pinned programs' maps.
 pub struct Hook {
     maps: Mutex<Maps>,
+    config: Mutex<(Array<MapData, HookConfig>, HookOptions)>,
 }
 
 struct Maps {
@@ -75,44 +76,84 @@ pub struct HookCounts {
     pub no_name: u64,
 }
 
-impl Hook {
-    /// Loads the programs, writes their configuration, and puts them behind the pinned links.
+/// The hook programs, loaded, not yet attached.
+pub struct Loaded {
+    pins: PathBuf,
+    config: Array<MapData, HookConfig>,
+    maps: Maps,
+    programs: Vec<(&'static str, Attacher)>,
+}
+
+/// A program by its descriptor: what attaching needs once the object belongs to the observer.
+struct Attacher {
+    program: OwnedFd,
+    kind: u32,
+}
+
+/// `enum bpf_attach_type` (`include/uapi/linux/bpf.h`).
+const CGROUP_SOCK_OPS: u32 = 3;
+const CGROUP_INET4_CONNECT: u32 = 10;
+const CGROUP_INET6_CONNECT: u32 = 11;
+
+impl Loaded {
+    /// Writes the configuration, and puts the programs behind the pinned links.
     ///
     /// Call it once the listeners are up: from here on calls are sent to them.
-    pub fn attach(ebpf: &mut Ebpf, pins: &Path, options: &HookOptions) -> Result<Self, Error> {
-        let mut config: Array<MapData, HookConfig> = take(ebpf, names::HOOK_CONFIG)?;
-        let waits = take(ebpf, names::HOOK_WAITS)?;
-        let dials = take(ebpf, names::DIALS)?;
-        let counts = take(ebpf, names::HOOK_COUNTS)?;
-        let probes = reopen(pins, names::PROBES)?;
-        config.set(0, configuration(options), 0).map_err(map_error("write", names::HOOK_CONFIG))?;
-
+    pub fn attach(mut self, options: &HookOptions) -> Result<Hook, Error> {
+        self.config.set(0, configuration(options), 0).map_err(map_error("write", names::HOOK_CONFIG))?;
         let root = File::open(&options.root).map_err(file("open the cgroup", &options.root))?;
         let id = root.metadata().map_err(file("look at the cgroup", &options.root))?.ino();
-        for name in [names::HOOK4, names::HOOK6] {
-            let p: &mut CgroupSockAddr = program(ebpf, name)?;
-            p.load().map_err(|e| Error::Program { name, source: Box::new(e) })?;
-            let fd = p.fd().and_then(|fd| Ok(fd.try_clone()?));
-            let fd = fd.map_err(|e| Error::Program { name, source: Box::new(e) })?;
-            replace_or_pin(pins, name, id, fd.as_fd(), || {
-                let link = p.attach(&root, CgroupAttachMode::Single).and_then(|l| p.take_link(l));
-                link.map_err(boxed).and_then(|l| FdLink::try_from(l).map_err(boxed))
-            })?;
+        for (name, attacher) in &self.programs {
+            replace_or_pin(&self.pins, name, id, attacher, &root)?;
         }
-        let p: &mut SockOps = program(ebpf, names::PROBE)?;
-        p.load().map_err(|e| Error::Program { name: names::PROBE, source: Box::new(e) })?;
-        let fd = p.fd().and_then(|fd| Ok(fd.try_clone()?));
-        let fd = fd.map_err(|e| Error::Program { name: names::PROBE, source: Box::new(e) })?;
-        replace_or_pin(pins, names::PROBE, id, fd.as_fd(), || {
-            let link = p.attach(&root, CgroupAttachMode::Single).and_then(|l| p.take_link(l));
-            link.map_err(boxed).and_then(|l| FdLink::try_from(l).map_err(boxed))
-        })?;
-        remove_others(pins, id);
-        Ok(Self { maps: Mutex::new(Maps { waits, dials, probes, counts }) })
+        remove_others(&self.pins, id);
+        Ok(Hook { maps: Mutex::new(self.maps), config: Mutex::new((self.config, options.clone())) })
+    }
+}
+
+impl Hook {
+    /// Loads the programs out of the object.
+    pub fn load(ebpf: &mut Ebpf, pins: &Path) -> Result<Loaded, Error> {
+        let mut programs = Vec::with_capacity(3);
+        for (name, kind) in [(names::HOOK4, CGROUP_INET4_CONNECT), (names::HOOK6, CGROUP_INET6_CONNECT)] {
+            let p: &mut CgroupSockAddr = program(ebpf, name)?;
+            let fd = p.load().and_then(|()| Ok(p.fd()?.as_fd().try_clone_to_owned()?));
+            let program = fd.map_err(|e| Error::Program { name, source: Box::new(e) })?;
+            programs.push((name, Attacher { program, kind }));
+        }
+        let name = names::PROBE;
+        let p: &mut SockOps = program(ebpf, name)?;
+        let fd = p.load().and_then(|()| Ok(p.fd()?.as_fd().try_clone_to_owned()?));
+        let program = fd.map_err(|e| Error::Program { name, source: Box::new(e) })?;
+        programs.push((name, Attacher { program, kind: CGROUP_SOCK_OPS }));
+        Ok(Loaded {
+            config: take(ebpf, names::HOOK_CONFIG)?,
+            maps: Maps {
+                waits: take(ebpf, names::HOOK_WAITS)?,
+                dials: take(ebpf, names::DIALS)?,
+                counts: take(ebpf, names::HOOK_COUNTS)?,
+                probes: reopen(pins, names::PROBES)?,
+            },
+            programs,
+            pins: pins.to_owned(),
+        })
     }
 
     fn maps(&self) -> std::sync::MutexGuard<'_, Maps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The kubelet is another by now: a restarted service has a new cgroup.
+    pub fn set_kubelet(&self, cgroup: Option<u64>, process: Option<String>) -> Result<(), Error> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let (map, options) = &mut *config;
+        if (options.kubelet_cgroup, &options.kubelet_process) == (cgroup, &process) {
+            return Ok(());
+        }
+        tracing::info!(?cgroup, ?process, "the kubelet's calls are known by these from now on");
+        options.kubelet_cgroup = cgroup;
+        options.kubelet_process = process;
+        map.set(0, configuration(options), 0).map_err(map_error("write", names::HOOK_CONFIG))
     }
 
     /// Sets how long the hook of the pod with this address sleeps while nobody is home.
@@ -181,12 +222,6 @@ fn configuration(o: &HookOptions) -> HookConfig {
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-fn boxed(e: impl std::error::Error + Send + Sync + 'static) -> BoxError {
-    Box::new(e)
-}
-
 fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { operation, path, source }
@@ -207,24 +242,25 @@ fn replace_or_pin(
     pins: &Path,
     name: &'static str,
     cgroup: u64,
-    program: std::os::fd::BorrowedFd<'_>,
-    attach: impl FnOnce() -> Result<FdLink, BoxError>,
+    attacher: &Attacher,
+    root: &File,
 ) -> Result<(), Error> {
     let path = pin(pins, name, cgroup);
-    let error = |source: BoxError| Error::Attach { name, to: path.display().to_string(), source };
+    let error =
+        |source: io::Error| Error::Attach { name, to: path.display().to_string(), source: source.into() };
     if path.exists() {
         let link = sys::open_pin(&path).map_err(file("open the pin", &path))?;
-        match sys::update_link(link.as_fd(), program) {
+        match sys::update_link(link.as_fd(), attacher.program.as_fd()) {
             Ok(()) => return Ok(()),
             // The cgroup is gone, and with it what was attached there.
             Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {
                 fs::remove_file(&path).map_err(file("remove the pin", &path))?;
             }
-            Err(e) => return Err(error(boxed(e))),
+            Err(e) => return Err(error(e)),
         }
     }
-    attach().map_err(error)?.pin(&path).map_err(|e| error(boxed(e)))?;
-    Ok(())
+    let link = sys::create_link(attacher.program.as_fd(), root.as_fd(), attacher.kind).map_err(error)?;
+    sys::pin(link.as_fd(), &path).map_err(file("pin a link as", &path))
 }
 
 /// Links of an earlier configuration: once ours are in place, theirs only do the work twice.
@@ -235,7 +271,8 @@ fn remove_others(pins: &Path, cgroup: u64) {
         let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let link = [names::HOOK4, names::HOOK6, names::PROBE].iter().any(|n| name.starts_with(&format!("{n}-")));
+        let link =
+            [names::HOOK4, names::HOOK6, names::PROBE].iter().any(|n| name.starts_with(&format!("{n}-")));
         if link && !ours.contains(&path) {
             tracing::info!("removing {}: a link of an earlier configuration", path.display());
             let _ = fs::remove_file(&path);

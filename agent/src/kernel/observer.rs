@@ -17,7 +17,10 @@ use aya::{
 };
 use ipnet::IpNet;
 use lastcall_ebpf::{
-    abi::{Address, Command, Connection, FlowKey, HealthPath, Pod, Port, PortKey, ProbeKey, command, names, path_hash},
+    abi::{
+        Address, Command, Connection, FlowKey, HealthPath, Pod, Port, PortKey, ProbeKey, command, names,
+        path_hash,
+    },
     flow::mapped,
 };
 
@@ -123,7 +126,11 @@ impl Observer {
     }
 
     /// Sets the ports that count, in place of those before.
-    pub fn set_ports(&self, pod: PodNumber, ports: impl IntoIterator<Item = (PortKey, Port)>) -> Result<(), Error> {
+    pub fn set_ports(
+        &self,
+        pod: PodNumber,
+        ports: impl IntoIterator<Item = (PortKey, Port)>,
+    ) -> Result<(), Error> {
         let mut maps = self.maps();
         let wanted: std::collections::BTreeMap<(u16, u8), Port> =
             ports.into_iter().map(|(k, p)| ((k.port, k.protocol), p)).collect();
@@ -141,7 +148,11 @@ impl Observer {
     }
 
     /// Adds paths that only health checks ask for.
-    pub fn add_health_paths<'a>(&self, pod: PodNumber, paths: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    pub fn add_health_paths<'a>(
+        &self,
+        pod: PodNumber,
+        paths: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Error> {
         let mut maps = self.maps();
         for path in paths {
             let key = HealthPath { pod: pod.0, hash: path_hash(path.as_bytes()) };
@@ -241,7 +252,8 @@ impl Observer {
         for a in addresses {
             let _ = maps.locals.remove(&a);
         }
-        let ports: Vec<PortKey> = maps.ports.keys().filter_map(Result::ok).filter(|k| k.pod == pod.0).collect();
+        let ports: Vec<PortKey> =
+            maps.ports.keys().filter_map(Result::ok).filter(|k| k.pod == pod.0).collect();
         for k in ports {
             let _ = maps.ports.remove(&k);
         }

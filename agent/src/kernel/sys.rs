@@ -11,7 +11,13 @@ use std::{
 
 use lastcall_ebpf::abi::{Connection, FlowKey};
 
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_MAP_TYPE_HASH: u32 = 1;
+/// Memory is taken as entries come.
+const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
@@ -39,10 +45,31 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
-/// The part of `BPF_OBJ_GET`.
+/// The part of `BPF_MAP_CREATE`.
 #[repr(C)]
 #[derive(Default)]
-struct ObjGet {
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// The part of `BPF_LINK_CREATE`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// The part of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[repr(C)]
+#[derive(Default)]
+struct Object {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
@@ -117,7 +144,41 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 /// Opens a pinned object.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let fd = bpf(BPF_OBJ_GET, &mut ObjGet { pathname: path.as_ptr() as u64, ..ObjGet::default() })?;
+    let fd = bpf(BPF_OBJ_GET, &mut Object { pathname: path.as_ptr() as u64, ..Object::default() })?;
+    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Pins an object.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let bpf_fd = object.as_raw_fd() as u32;
+    bpf(BPF_OBJ_PIN, &mut Object { pathname: path.as_ptr() as u64, bpf_fd, ..Object::default() }).map(|_| ())
+}
+
+/// Attaches a program to a cgroup. The link detaches when it is closed and not pinned.
+pub(super) fn create_link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, kind: u32) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_type: kind,
+        flags: 0,
+    };
+    let fd = bpf(BPF_LINK_CREATE, &mut attr)?;
+    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A hash that no program uses: memory that outlives the process.
+pub(super) fn create_hash(key_size: usize, value_size: usize, max_entries: u32) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: BPF_MAP_TYPE_HASH,
+        key_size: key_size as u32,
+        value_size: value_size as u32,
+        max_entries,
+        map_flags: BPF_F_NO_PREALLOC,
+    };
+    let fd = bpf(BPF_MAP_CREATE, &mut attr)?;
     // SAFETY: the call has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

@@ -13,7 +13,7 @@ use super::{
     memory::Past,
 };
 use crate::{
-    drain::contract::Contract,
+    contract::Contract,
     moment::Moment,
     sockets::{Socket, TcpInfo, TcpState},
 };

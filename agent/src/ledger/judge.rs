@@ -18,7 +18,7 @@ use super::{
     snapshots::Sockets,
 };
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     moment::Moment,
 };
 

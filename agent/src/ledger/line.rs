@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 
+use lastcall_ebpf::abi::{flag, protocol};
+
 use super::{
     Ledger,
+    join::Row,
     judge::Frame,
     judgement::{Known, Reason, State},
+    ports::Speaks,
     view::{awaits, counts},
 };
 use crate::{cluster::Transport, moment::Moment};
@@ -23,6 +27,14 @@ pub struct Line {
     pub transport: Transport,
     /// The socket's cookie, as `ss -e` shows it (`sk:…`); `None` until known.
     pub cookie: Option<u64>,
+    /// `http/1`, `http/2`, `http`, `tcp`, `udp`: as the packets say, else the port.
+    pub protocol: &'static str,
+    /// When its handshake was seen; `None` where it is older than the attach.
+    pub opened: Option<Moment>,
+    /// Last inbound payload that was seen.
+    pub last_in: Option<Moment>,
+    /// Last outbound payload that was seen.
+    pub last_out: Option<Moment>,
     /// What it is doing.
     pub state: State,
     /// Since when.
@@ -43,6 +55,7 @@ pub(super) fn lines(ledger: &Ledger, frame: &Frame<'_>) -> Vec<Line> {
     let mut lines: Vec<Line> = judged
         .filter(|(row, j)| counts(until, row, j) && !(row.udp && j.over))
         .map(|(row, j)| {
+            let entry = row.entry.map(|(_, c)| c);
             let socket_port = row.socket.as_ref().map(|s| s.local.port());
             let socket_port = socket_port.or(row.entry.map(|(_, c)| c.socket_port)).filter(|p| *p != 0);
             Line {
@@ -51,6 +64,10 @@ pub(super) fn lines(ledger: &Ledger, frame: &Frame<'_>) -> Vec<Line> {
                 redirected_to: socket_port.filter(|p| *p != row.ends.local.1),
                 transport: if row.udp { Transport::Udp } else { Transport::Tcp },
                 cookie: Some(row.cookie()).filter(|c| *c != 0),
+                protocol: protocol(row),
+                opened: entry.filter(|c| c.flags & flag::NEW != 0).map(|c| Moment(c.first_seen)),
+                last_in: entry.map(|c| Moment(c.last_in)).filter(|at| at.0 != 0),
+                last_out: entry.map(|c| Moment(c.last_out)).filter(|at| at.0 != 0),
                 state: j.state,
                 since: j.since.min(frame.now),
                 known: j.known,
@@ -62,4 +79,15 @@ pub(super) fn lines(ledger: &Ledger, frame: &Frame<'_>) -> Vec<Line> {
         .collect();
     lines.sort_by_key(|l| (l.peer, l.local));
     lines
+}
+
+fn protocol(row: &Row) -> &'static str {
+    let seen = row.entry.map(|(_, c)| c).filter(|c| c.flags & flag::BOUNDARY != 0).map(|c| c.protocol);
+    match (row.udp, seen, row.speaks) {
+        (true, ..) => "udp",
+        (_, Some(protocol::HTTP1), _) => "http/1",
+        (_, Some(protocol::HTTP2), _) => "http/2",
+        (_, _, Speaks::Exchanges) => "http",
+        (_, _, Speaks::Anything) => "tcp",
+    }
 }

@@ -22,7 +22,7 @@ use std::{
 use ipnet::IpNet;
 use lastcall_ebpf::abi::{self, Connection, FlowKey};
 
-use crate::{cluster::PortFacts, drain::contract::Contract, moment::Moment, sockets::Dump};
+use crate::{cluster::PortFacts, contract::Contract, moment::Moment, sockets::Dump};
 
 mod ends;
 mod excluded;

@@ -9,7 +9,7 @@ use super::{
     judgement::{Judgement, Known, State},
     ports::Speaks,
 };
-use crate::{drain::contract::Until, moment::Moment};
+use crate::{contract::Until, moment::Moment};
 
 /// How often a connection at work is looked at, at most: its answer is no edge.
 const RESAMPLE_MIN: Duration = Duration::from_millis(20);

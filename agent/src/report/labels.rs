@@ -45,6 +45,8 @@ label! {
         Forced = "forced",
         /// The container is only being restarted.
         Restart = "restart",
+        /// Nothing of the pod was left to wait for.
+        Gone = "gone",
     }
 }
 
@@ -85,6 +87,8 @@ label! {
         ProgramRefused = "program_refused",
         /// A link of the pod could not be attached to.
         AttachFailed = "attach_failed",
+        /// Packets pass unseen: something before the programs ends their way.
+        Blind = "blind",
         /// A connection found no place in the table.
         TableFull = "table_full",
         /// An edge event found no place in the ring.

@@ -86,7 +86,8 @@ fn frame(answer: &Result<NodeStatus, client::Error>, json: bool, redraw: bool) -
     })
 }
 
-fn document(value: &impl Serialize, pretty: bool) -> io::Result<String> {
+/// JSON, with a line end.
+pub(super) fn document(value: &impl Serialize, pretty: bool) -> io::Result<String> {
     let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     Ok(text? + "\n")
 }

@@ -17,6 +17,34 @@ pub fn drain_path(namespace: &str, name: &str) -> String {
     format!("{PATH}/{namespace}/{name}")
 }
 
+/// What a path under [`PATH`] asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// A [`NodeStatus`], without connections.
+    Node,
+    /// A [`DrainStatus`] with its connections.
+    Drain {
+        /// metadata.namespace
+        namespace: String,
+        /// metadata.name
+        name: String,
+    },
+}
+
+impl Question {
+    /// From a request's path, without its query. None: not found.
+    pub fn parse(path: &str) -> Option<Self> {
+        let rest = path.strip_prefix(PATH)?;
+        if rest.is_empty() || rest == "/" {
+            return Some(Self::Node);
+        }
+        let (namespace, name) = rest.strip_prefix('/')?.split_once('/')?;
+        let valid = |s: &str| !s.is_empty() && !s.contains('/');
+        (valid(namespace) && valid(name))
+            .then(|| Self::Drain { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
 /// The agent and its drains.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -148,4 +176,24 @@ pub struct ConnectionStatus {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_questions() {
+        let drain = |namespace: &str, name: &str| {
+            Some(Question::Drain { namespace: namespace.into(), name: name.into() })
+        };
+        assert_eq!(Question::parse(PATH), Some(Question::Node));
+        assert_eq!(Question::parse("/status/"), Some(Question::Node));
+        assert_eq!(Question::parse(&drain_path("shop", "web-1.a")), drain("shop", "web-1.a"));
+        for wrong in
+            ["/", "/statusx", "/status/shop", "/status//web", "/status/shop/", "/status/shop/web/x", "/drain"]
+        {
+            assert_eq!(Question::parse(wrong), None, "{wrong}");
+        }
+    }
 }

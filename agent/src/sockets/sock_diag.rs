@@ -58,8 +58,9 @@ impl Namespace {
         tokio::task::spawn_blocking(move || namespace.dump(&filter)).await?
     }
 
-    /// The socket between these addresses with this cookie, if there still is one. A hash lookup: costs
-    /// the same on a node of ten sockets and of a million. Blocks for microseconds.
+    /// The socket between these addresses with this cookie, if there still is one, in whatever state
+    /// (TIME-WAIT too). A hash lookup: costs the same on a node of ten sockets and of a million. Blocks
+    /// for microseconds.
     ///
     /// IPv4 addresses find IPv4 sockets and dual-stack ones alike.
     ///

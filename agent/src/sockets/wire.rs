@@ -309,6 +309,64 @@ mod tests {
         assert_eq!(read, [Ok((3, &b"eth0\0"[..])), Ok((4, &b""[..]))]);
     }
 
+    const RTM_NEWLINK: u16 = 16;
+    const RTM_GETLINK: u16 = 18;
+    const RTM_GETADDR: u16 = 22;
+
+    /// The types of the answers to a dump.
+    fn kinds(wire: &mut Wire, kind: u16) -> Result<Vec<u16>, WireError> {
+        let mut kinds = Vec::new();
+        wire.dump(kind, &[0; 16], |kind, _| {
+            kinds.push(kind);
+            Ok(())
+        })
+        .map(|_| kinds)
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_makes_the_buffer_grow() {
+        let mut wire = Wire::open(libc::NETLINK_ROUTE).unwrap();
+        let links = kinds(&mut wire, RTM_GETLINK).unwrap();
+        wire.buffer = vec![0; 64];
+        let truncated = kinds(&mut wire, RTM_GETLINK);
+        assert!(matches!(truncated, Err(WireError::Truncated)), "{truncated:?}");
+        assert_eq!(kinds(&mut wire, RTM_GETLINK).unwrap(), links);
+    }
+
+    #[test]
+    fn the_answer_to_an_earlier_request_is_passed_over() {
+        let mut wire = Wire::open(libc::NETLINK_ROUTE).unwrap();
+        let mut loopback = [0; 16];
+        loopback[4] = 1;
+        wire.send(RTM_GETLINK, 0, &loopback).unwrap(); // and never read
+        let read = kinds(&mut wire, RTM_GETADDR).unwrap();
+        assert!(!read.contains(&RTM_NEWLINK), "{read:?}");
+    }
+
+    #[test]
+    fn an_error_of_the_kernel_keeps_its_number() {
+        let mut wire = Wire::open(libc::NETLINK_ROUTE).unwrap();
+        let nowhere =
+            wire.get(RTM_GETLINK, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0], |_, _| {
+                Ok(())
+            });
+        let Err(WireError::Io(e)) = nowhere else { panic!("{nowhere:?}") };
+        assert_eq!(e.raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
+    fn what_does_not_come_from_the_kernel_is_passed_over() {
+        crate::sockets::tests_fixture::needs_root!();
+        let mut wire = Wire::open(libc::NETLINK_ROUTE).unwrap();
+        let links = kinds(&mut wire, RTM_GETLINK).unwrap();
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        wire.socket.get_address(&mut address).unwrap();
+        let forger = Socket::new(libc::NETLINK_ROUTE as isize).unwrap();
+        let end = request(NLMSG_DONE, 0, wire.sequence + 1, &0_u32.to_ne_bytes());
+        forger.send_to(&end, &address, 0).unwrap();
+        assert_eq!(kinds(&mut wire, RTM_GETLINK).unwrap(), links);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic_or_run_for_ever(bytes: Vec<u8>) {

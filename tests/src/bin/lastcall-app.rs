@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use lastcall_tests::conn::listen;
 use lastcall_tests::http::Head;
 use nix::sys::signal::{SigSet, Signal};
-use socket2::{Domain, Socket, Type};
 
 /// Serves `/`, `/healthz`, `/slow?ms=N`, `/stream?ms=N&chunks=K[&bytes=B][&chunked=1]`; any method.
 #[derive(Parser)]
@@ -68,12 +68,7 @@ fn main() -> Result<()> {
 }
 
 fn accept(port: u16, serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> Result<()> {
-    let listener = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    listener.set_only_v6(false)?;
-    listener.set_reuse_address(true)?;
-    listener.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    listener.listen(4096).with_context(|| format!("listen on {port}"))?;
-    let listener = TcpListener::from(listener);
+    let listener = listen(port).with_context(|| format!("listen on {port}"))?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let serve = serve.clone();

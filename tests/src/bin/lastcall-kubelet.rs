@@ -5,6 +5,7 @@
 //! timeout but the grace, the status ignored, 10 KiB of body, the hook's time taken from the grace in whole
 //! seconds, at least two left. It does not reuse connections.
 
+use std::ffi::CString;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,21 +14,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::Parser;
 use lastcall_tests::clock::now;
 use lastcall_tests::http::Head;
-use lastcall_tests::kubelet::NAME;
 use lastcall_tests::kubelet::wire::{Call, Event, MINIMUM_GRACE_SECONDS, Order, Orders, Probe, Target, What};
 use lastcall_tests::process::{pidfd_open, wait_for_exit};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
-/// Where a kubelet serves its own API; an agent finds the kubelet by this port.
-const API_PORT: u16 = 10250;
 /// The most that the kubelet reads of an answer.
 const MAX_BODY: u64 = 10 << 10;
 
+#[derive(Parser)]
+struct Args {
+    /// The name of the process.
+    name: String,
+    /// Where its own API would be; nobody is served there.
+    port: u16,
+}
+
 fn main() -> Result<()> {
-    nix::sys::prctl::set_name(&std::ffi::CString::new(NAME)?)?;
-    let api = TcpListener::bind((Ipv6Addr::UNSPECIFIED, API_PORT))?;
+    let args = Args::parse();
+    nix::sys::prctl::set_name(&CString::new(args.name)?)?;
+    let api = TcpListener::bind((Ipv6Addr::UNSPECIFIED, args.port))?;
     thread::spawn(move || api.incoming().for_each(drop));
     say("ready");
     for line in io::stdin().lines() {

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -25,6 +26,8 @@ use wire::{Call, Event, Order, Orders, Probe, Target, What};
 
 /// The name of the kubelet's process, and of its cgroup below the node's.
 pub const NAME: &str = "kubelet";
+/// Where a kubelet serves its own API; an agent finds the kubelet by this port.
+pub const API_PORT: u16 = 10250;
 /// Nothing in a test lasts longer than this.
 const AGES: Duration = Duration::from_secs(120);
 
@@ -38,21 +41,23 @@ pub struct Kubelet {
     cgroup: PathBuf,
     process: Process,
     next: AtomicU64,
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Kubelet {
-    /// Starts the kubelet of `host`.
-    pub(crate) fn start(host: &Host, cluster: &Arc<Cluster>) -> Result<Self> {
+    /// Starts a kubelet on `host`, by its name (of the process and of the cgroup) and the port of its API.
+    pub(crate) fn start(host: &Host, cluster: &Arc<Cluster>, name: &str, port: u16) -> Result<Self> {
         let mut command = Command::new(binary("lastcall-kubelet")?);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let process = host.start(command, host.netns(), NAME)?;
-        let kubelet = Self {
+        command.args([name, &port.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let process = host.start(command, host.netns(), name)?;
+        let mut kubelet = Self {
             orders: Mutex::new(process.stdin()?),
             events: Arc::default(),
             stopping: Arc::default(),
             cluster: Arc::clone(cluster),
-            cgroup: host.cgroup().child(NAME)?,
+            cgroup: host.cgroup().child(name)?,
             next: AtomicU64::new(1),
+            listener: None,
             process,
         };
         let mut stdout = BufReader::new(kubelet.process.stdout()?);
@@ -61,7 +66,7 @@ impl Kubelet {
         if line.trim() != "ready" {
             bail!("the kubelet did not start: {line:?}");
         }
-        kubelet.listen(stdout);
+        kubelet.listener = Some(kubelet.listen(stdout));
         Ok(kubelet)
     }
 
@@ -147,7 +152,7 @@ impl Kubelet {
     }
 
     /// Collects the events, and does for a pod that is gone what is left to do, before it says so.
-    fn listen(&self, stdout: BufReader<ChildStdout>) {
+    fn listen(&self, stdout: BufReader<ChildStdout>) -> JoinHandle<()> {
         let (events, stopping, cluster) =
             (Arc::clone(&self.events), Arc::clone(&self.stopping), Arc::clone(&self.cluster));
         thread::spawn(move || {
@@ -165,11 +170,20 @@ impl Kubelet {
                 }
                 events.push(event);
             }
-        });
+        })
     }
 
     fn lock_stopping(&self) -> std::sync::MutexGuard<'_, Vec<(u64, Pod)>> {
         self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Kubelet {
+    /// The listener holds pods that are being stopped, and through them the node.
+    fn drop(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.listener.take().map(JoinHandle::join);
+        self.lock_stopping().clear();
     }
 }
 

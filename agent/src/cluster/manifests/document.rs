@@ -13,8 +13,8 @@ use crate::cluster::{Kind, Object};
 
 /// What a file holds.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Content {
-    pub(super) objects: Vec<Object>,
+pub(in crate::cluster) struct Content {
+    pub(in crate::cluster) objects: Vec<Object>,
     /// Objects of other kinds.
     pub(super) ignored: usize,
 }

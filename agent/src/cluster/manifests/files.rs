@@ -11,9 +11,9 @@ use std::{
 use super::{
     Problem,
     document::Content,
+    events::WRITER_PAUSE,
     parse::{ParseError, parse},
     plan::manifests,
-    watch::WRITER_PAUSE,
 };
 use crate::{
     cluster::{Kind, Options, Record},

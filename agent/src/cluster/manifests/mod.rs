@@ -15,10 +15,14 @@
 //! Of an object that is in two files the last one counts, by the order of the files' names.
 
 mod document;
+mod events;
 mod files;
+mod inotify;
 mod parse;
 mod plan;
-mod watch;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;
 
 use std::{
     fmt,
@@ -26,10 +30,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use self::{
-    files::Files,
-    watch::{Events, Watch},
-};
+use tokio::sync::watch;
+
+#[cfg(test)]
+pub(in crate::cluster) use self::parse::parse;
+use self::{events::Events, files::Files, inotify::Watch};
 use super::Cluster;
 use crate::moment::Moment;
 
@@ -79,23 +84,27 @@ impl fmt::Display for Problem {
 }
 
 /// What is wrong with the files now; for the status page and the metrics.
-#[derive(Clone, Debug, Default)]
-pub struct Problems(Arc<Mutex<Vec<Problem>>>);
+#[derive(Clone, Debug)]
+pub struct Problems(watch::Receiver<Vec<Problem>>);
 
 impl Problems {
     /// By file name; empty when all is well.
     pub fn list(&self) -> Vec<Problem> {
-        lock(&self.0).clone()
+        self.0.borrow().clone()
+    }
+
+    /// Waits until the list is another one. `false`: the source has ended.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 }
 
 /// The source. The files have been read once, and are watched; [`Manifests::run`] follows them.
 #[derive(Debug)]
 pub struct Manifests {
-    state: Arc<Mutex<State>>,
     events: Arc<Events>,
+    state: Arc<Mutex<State>>,
     problems: Problems,
-    cluster: Cluster,
 }
 
 #[derive(Debug)]
@@ -103,6 +112,8 @@ struct State {
     path: PathBuf,
     watch: Watch,
     files: Files,
+    cluster: Cluster,
+    problems: watch::Sender<Vec<Problem>>,
 }
 
 impl Manifests {
@@ -116,10 +127,10 @@ impl Manifests {
         let watch =
             Watch::new(&path, &events).map_err(|source| Error::Watch { path: path.clone(), source })?;
         let files = Files::new(path.clone(), cluster.options());
-        let state = Arc::new(Mutex::new(State { path, watch, files }));
-        let manifests = Self { state, events, problems: Problems::default(), cluster };
-        reload(&manifests.state, &manifests.events, &manifests.problems, &manifests.cluster, false);
-        Ok(manifests)
+        let (problems, list) = watch::channel(Vec::new());
+        let mut state = State { path, watch, files, cluster, problems };
+        state.look(&events, false);
+        Ok(Self { events, state: Arc::new(Mutex::new(state)), problems: Problems(list) })
     }
 
     /// What is wrong with the files.
@@ -132,36 +143,39 @@ impl Manifests {
         loop {
             let lost = self.events.next().await;
             let (state, events) = (Arc::clone(&self.state), Arc::clone(&self.events));
-            let (problems, cluster) = (self.problems.clone(), self.cluster.clone());
-            let reading =
-                tokio::task::spawn_blocking(move || reload(&state, &events, &problems, &cluster, lost));
-            if let Err(error) = reading.await {
+            let looking = tokio::task::spawn_blocking(move || lock(&state).look(&events, lost));
+            if let Err(error) = looking.await {
                 tracing::error!(%error, "reading manifests was cut short; their last state holds");
             }
         }
     }
 }
 
-/// One look at everything. `lost`: events or watches were, so begin with new ones.
-fn reload(state: &Mutex<State>, events: &Arc<Events>, problems: &Problems, cluster: &Cluster, lost: bool) {
-    let mut state = lock(state);
-    let state = &mut *state;
-    let unwatched = state.watch.renew(&state.path, events, lost).err().map(|error| Problem {
-        file: state.path.clone(),
-        at: None,
-        reason: format!("cannot be watched: {error}"),
-        kept: 0,
-    });
-    if let Some(problem) = &unwatched {
-        tracing::warn!("{problem}");
-        events.retry();
+impl State {
+    /// One look at everything. `lost`: events or watches were, so begin with new ones.
+    fn look(&mut self, events: &Arc<Events>, lost: bool) {
+        let unwatched = self.watch.renew(&self.path, events, lost).err().map(|error| Problem {
+            file: self.path.clone(),
+            at: None,
+            reason: format!("cannot be watched: {error}"),
+            kept: 0,
+        });
+        if let Some(problem) = &unwatched {
+            tracing::warn!("{problem}");
+            events.retry();
+        }
+        let read = self.files.read(Moment::now(), &|file| events.is_being_written(file));
+        events.again(read.again);
+        if read.changed {
+            self.cluster.replace(self.files.records(), Moment::now());
+        }
+        let problems: Vec<_> = unwatched.into_iter().chain(self.files.problems()).collect();
+        self.problems.send_if_modified(|list| {
+            let other = *list != problems;
+            *list = problems;
+            other
+        });
     }
-    let read = state.files.read(Moment::now(), &|file| events.is_being_written(file));
-    events.again(read.again);
-    if read.changed {
-        cluster.replace(state.files.records(), Moment::now());
-    }
-    *lock(&problems.0) = unwatched.into_iter().chain(state.files.problems()).collect();
 }
 
 /// What these mutexes guard is replaced whole, never left half-done.

@@ -11,7 +11,7 @@ use super::document::{Content, Document, Head};
 /// Why a file is not understood, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
-pub(super) struct ParseError {
+pub(in crate::cluster) struct ParseError {
     /// Line and column, from 1.
     pub(super) at: Option<(u64, u64)>,
     pub(super) reason: String,
@@ -22,7 +22,7 @@ pub(super) struct ParseError {
 /// A text without any document is an error. `kubectl` prints a List without items when there is
 /// nothing, so that an empty file is one that was truncated, or not written yet; it must not look like
 /// "all pods are gone".
-pub(super) fn parse(bytes: &[u8]) -> Result<Content, ParseError> {
+pub(in crate::cluster) fn parse(bytes: &[u8]) -> Result<Content, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -145,4 +145,124 @@ fn start(document: &str) -> u64 {
 fn is_blank_line(line: &str) -> bool {
     let line = line.strip_prefix("---").or_else(|| line.strip_prefix("...")).unwrap_or(line).trim();
     line.is_empty() || line.starts_with('#') || line.starts_with('%')
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cluster::tests::{DUAL_STACK, LIST, SLICES_ALONE, STRANGER, TWO_SLICES};
+
+    fn counts(text: &str) -> (usize, usize) {
+        let content = parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error:?} in {text}"));
+        (content.objects.len(), content.ignored)
+    }
+
+    #[test]
+    fn what_kubectl_prints() {
+        for (text, want) in [
+            (LIST, (3, 0)),
+            (DUAL_STACK, (4, 0)),
+            (TWO_SLICES, (6, 0)),
+            (STRANGER, (2, 0)),
+            (SLICES_ALONE, (3, 0)),
+            ("apiVersion: v1\nitems: []\nkind: List\nmetadata:\n  resourceVersion: \"\"\n", (0, 0)),
+            ("apiVersion: v1\nitems: null\nkind: List\n", (0, 0)),
+            (r#"{"apiVersion": "v1", "items": [], "kind": "List", "metadata": {}}"#, (0, 0)),
+            // As the API answers: items of a typed list do not say their kind.
+            (
+                r#"{"kind": "PodList", "items": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]}"#,
+                (2, 0),
+            ),
+            (r#"{"kind": "ServiceList", "items": [{"metadata": {"name": "a"}}]}"#, (1, 0)),
+            // Several documents, in JSON too.
+            ("{\"kind\": \"Pod\", \"metadata\": {\"name\": \"a\"}}\n{\"kind\": \"Node\"}\n", (1, 1)),
+            ("%YAML 1.2\n---\nkind: Pod\nmetadata: {name: a}\n...\n---\n# none\n---\nkind: Node\n", (1, 1)),
+            ("---\r\nkind: Pod\r\nmetadata:\r\n  name: a\r\n", (1, 0)),
+            ("\u{feff}kind: Pod\nmetadata: {name: a}", (1, 0)),
+            // `---` within a text is none of ours.
+            ("kind: Node\nmetadata:\n  annotations:\n    a: |\n      ---\n      kind: Pod\n", (0, 1)),
+            // Others' kinds of the same name, and any content.
+            ("apiVersion: serving.knative.dev/v1\nkind: Service\nspec: 5\n", (0, 1)),
+            ("apiVersion: apps/v1\nkind: Deployment\nmetadata: [1, {a: b}]\n", (0, 1)),
+            ("kind: List\nitems: [{kind: ConfigMap, data: 7}, {kind: Pod, metadata: {name: a}}]", (1, 1)),
+        ] {
+            assert_eq!(counts(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_same_in_yaml_and_json() {
+        for text in [LIST, DUAL_STACK, SLICES_ALONE] {
+            let value: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+            let json = serde_json::to_string_pretty(&value).unwrap();
+            assert_eq!(parse(json.as_bytes()), parse(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn errors_say_where() {
+        for (text, at, reason) in [
+            ("", None, "no document"),
+            (" \n# nothing\n---\n...\n", None, "no document"),
+            ("kind: Pod\nmetadata:\n  name: [a]\n", Some((3, 9)), "expected string"),
+            ("kind: Node\n---\n\nkind: Pod\nmetadata:\n  name: [a]\n", Some((6, 9)), "expected string"),
+            ("kind: Node\n---\n\nfoo: bar\n", Some((4, 1)), "no kind"),
+            ("kind: Pod\nmetadata: {name: a\n", Some((2, 11)), "unclosed"),
+            ("kind: Pod\nspec: {}", Some((1, 1)), "no metadata.name"),
+            ("kind: Pod\nmetadata: {name: a, deletionTimestamp: soon}", Some((2, 40)), ""),
+            ("{\"kind\": \"Pod\",\n \"metadata\": {\"name\": 5}}", Some((2, 23)), "invalid type: integer"),
+            ("{\"kind\": \"Pod\",\n", Some((2, 1)), "EOF"),
+            ("{\"kind\": \"Node\"}\n{\"metadata\": 1}", None, "no kind"),
+            ("[]", Some((1, 1)), ""),
+        ] {
+            let error = parse(text.as_bytes()).expect_err(text);
+            assert_eq!(error.at, at, "{text:?}: {error:?}");
+            assert!(error.reason.contains(reason), "{text:?}: {error:?}");
+            assert!(!error.reason.contains('\n') && !error.reason.contains(" line "), "{error:?}");
+        }
+        let error = parse(b"kind: Pod\nme\xff").unwrap_err();
+        assert_eq!((error.at, error.reason.as_str()), (Some((2, 3)), "not UTF-8"));
+    }
+
+    /// kubectl writes `kind: List` after the items: no beginning of such a text is a whole one.
+    #[test]
+    fn a_truncated_list_is_never_a_shorter_one() {
+        let end = LIST.find("\nkind: List").unwrap();
+        for at in (0..end).filter(|&at| LIST.is_char_boundary(at)).step_by(7) {
+            assert!(parse(&LIST.as_bytes()[..at]).is_err(), "{at}");
+        }
+        let json =
+            serde_json::to_string(&serde_saphyr::from_str::<serde_json::Value>(LIST).unwrap()).unwrap();
+        for at in (0..json.len()).step_by(31) {
+            assert!(parse(&json.as_bytes()[..at]).is_err(), "{at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn any_text_is_an_answer(text in "([a-z]{1,3}|kind: Pod|- |: |\\{|\\}|\\[|\\]|\"|&a |\\*a|!x|---|\\||>|\n|  ){0,60}") {
+            let _ = parse(text.as_bytes());
+        }
+
+        /// Real manifests with a part cut out or doubled.
+        #[test]
+        fn any_damage_is_an_answer(from in 0..6_000usize, length in 0..200usize, double in any::<bool>()) {
+            let cut = |at: usize| (0..=at.min(LIST.len())).rev().find(|&at| LIST.is_char_boundary(at)).unwrap();
+            let (from, to) = (cut(from), cut(from + length));
+            let text = if double {
+                [&LIST[..to], &LIST[from..]].concat()
+            } else {
+                [&LIST[..from], &LIST[to..]].concat()
+            };
+            let _ = parse(text.as_bytes());
+        }
+    }
 }

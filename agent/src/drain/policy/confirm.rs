@@ -12,7 +12,7 @@
 
 use super::{Circumstances, Dumps};
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     ledger::{Completeness, View},
     moment::Moment,
 };

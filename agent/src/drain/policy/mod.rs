@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use super::contract::{Contract, Until};
 use crate::{
     cluster::Exposure,
+    contract::{Contract, Until},
     ledger::{Completeness, View},
     moment::Moment,
 };

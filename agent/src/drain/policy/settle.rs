@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Circumstances;
 use crate::{
     cluster::Exposure,
-    drain::contract::Contract,
+    contract::Contract,
     ledger::{Completeness, View},
     moment::Moment,
 };

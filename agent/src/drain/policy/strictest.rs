@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::drain::contract::{Contract, LastCall, Until};
+use crate::contract::{Contract, LastCall, Until};
 
 impl Contract {
     /// What satisfies both, parameter by parameter. `floor` is the pod's own by its kind of Service,

@@ -1,13 +1,13 @@
 use std::{
     error::Error as _,
     io::{Read, Write},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::IpAddr,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use super::*;

@@ -1,17 +1,18 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    time::timeout,
+    task::JoinSet,
+    time::{self, timeout},
 };
 
 use super::*;
 use crate::{
     cluster::PodName,
-    drain::contract::Until,
+    contract::Until,
     hook::{
-        answer::{Answer, Outcome, Remained},
+        answer::{Answer, Outcome, Remained, Reply},
         desk::{Call, StatusRequest},
         held::MemoryStore,
         identity::Page,
@@ -34,6 +35,8 @@ pub(super) struct TestDesk {
     answer: watch::Sender<bool>,
     kubelet: AtomicBool,
     panics: AtomicBool,
+    /// The map of dials is empty.
+    forgets: AtomicBool,
 }
 
 impl Default for TestDesk {
@@ -45,6 +48,7 @@ impl Default for TestDesk {
             answer: watch::Sender::new(false),
             kubelet: AtomicBool::new(true),
             panics: AtomicBool::new(false),
+            forgets: AtomicBool::new(false),
         }
     }
 }
@@ -82,7 +86,8 @@ impl Drop for Dropped<'_> {
 impl Desk for TestDesk {
     /// 127.x.y.z stands for 10.x.y.z.
     fn dialled(&self, bits: u32) -> Option<IpAddr> {
-        Some(Ipv4Addr::from_bits(0x0a00_0000 | bits).into())
+        let pod = Ipv4Addr::from_bits(0x0a00_0000 | bits).into();
+        (!self.forgets.load(Ordering::Relaxed)).then_some(pod)
     }
 
     fn is_kubelet(&self, _: SocketAddr, _: SocketAddr) -> bool {
@@ -103,6 +108,7 @@ impl Desk for TestDesk {
             remained: Remained { open: 2, ..Remained::default() },
             why: format!("until {:?}", call.contract.until).to_lowercase(),
             warnings: vec!["of the drain".to_owned()],
+            last_close_to_answer: None,
         }
     }
 
@@ -350,6 +356,16 @@ async fn the_kubelet_waits_its_turn_and_is_never_turned_away() {
     assert_eq!((status(&rest(first).await), status(&rest(second).await)), (200, 200));
 }
 
+/// It is the kubelet's hook for some pod: what becomes of it is the desk's to say.
+#[tokio::test]
+async fn a_dial_that_is_forgotten_is_still_a_hook() {
+    let served = Served::start();
+    served.desk.forgets.store(true, Ordering::Relaxed);
+    served.desk.answer();
+    assert_eq!(status(&rest(served.hook([127, 5, 6, 7], "/drain").await).await), 200);
+    assert_eq!(served.desk.calls()[0].callee, Callee::Dialled { bits: 0x05_06_07, pod: None });
+}
+
 #[tokio::test]
 async fn a_hook_that_waited_at_240_is_like_any_other() {
     let served = Served::start();
@@ -363,4 +379,42 @@ async fn a_hook_that_waited_at_240_is_like_any_other() {
     assert_eq!(served.desk.calls()[0].callee, expected);
     served.desk.answer();
     assert_eq!(status(&rest(caller).await), 200);
+}
+
+/// Drops this thread's right to TCP_REPAIR, which binding the listeners has needed.
+fn without_net_admin(test: impl AsyncFnOnce(Served) + Send + 'static) {
+    let thread = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let served = Served::start();
+            caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).expect("our own");
+            test(served).await;
+        });
+    };
+    std::thread::spawn(thread).join().expect("no panic");
+}
+
+#[test]
+fn without_the_right_hooks_are_held_by_the_process_alone() {
+    without_net_admin(async |mut served| {
+        let (stays, leaves) =
+            (served.hook([127, 5, 6, 7], "/drain").await, served.hook([127, 5, 6, 8], "/drain").await);
+        served.desk.arrivals(2).await;
+        assert_eq!(served.store.load_all(), vec![]);
+        drop(leaves);
+        reaches(&served.desk.dropped, 1).await;
+        served.held_reaches(1).await;
+        served.desk.answer();
+        assert_eq!(status(&rest(stays).await), 200);
+    });
+}
+
+#[test]
+fn without_the_right_a_server_that_stops_ends_its_hooks() {
+    without_net_admin(async |mut served| {
+        let caller = served.hook([127, 5, 6, 7], "/drain").await;
+        served.held_reaches(1).await;
+        served.stop().await;
+        assert_eq!(rest(caller).await, "");
+    });
 }

@@ -56,7 +56,8 @@ impl Progress {
             let state = self.state();
             let steps: Vec<String> =
                 state.steps.iter().map(|(load, text)| format!("{load}: {text}")).collect();
-            print!("\r\x1b[K{:18} {}", state.title, steps.join(" · "));
+            // Without line wrap: what is too wide is cut off, and the next line finds this one's start.
+            print!("\r\x1b[K\x1b[?7l{:18} {}\x1b[?7h", state.title, steps.join(" · "));
             let _ = io::stdout().flush();
         }
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use lastcall_tests::clock::now;
 use lastcall_tests::load::{Kind, Report};
-use lastcall_tests::manifest::ServiceKind;
 use lastcall_tests::{Hook, Node, Stop};
 use serde::Serialize;
 
@@ -125,7 +124,7 @@ fn try_run(row: Row, load: Kind, step: &dyn Fn(&str)) -> Result<Outcome> {
             agent.kill();
         }
     }
-    let service = node.service("web", ServiceKind::ClusterIp, 80, PORT)?;
+    let service = node.service("web").port("http", 80, PORT).start()?;
     let pod = |name: &str| node.pod(name).of("web").http(PORT).hook(row.hook()).start();
     let old = [pod("old-0")?, pod("old-1")?];
     node.proxy_synced()?;

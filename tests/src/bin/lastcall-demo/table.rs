@@ -7,8 +7,8 @@ use crate::row::Outcome;
 /// The outcomes, load by load.
 pub(crate) fn render(outcomes: &[Outcome]) -> String {
     let mut text = format!(
-        "{:16}  {:12}  {:>8}  {:>6}  {:>4}  {:>10}  {:>23}\n",
-        "load", "preStop", "requests", "failed", "cut", "gone after", "answer after last close"
+        "{:16}  {:12}  {:>8}  {:>6}  {:>4}  {:>10}  {:>23}  {}\n",
+        "load", "preStop", "requests", "failed", "cut", "gone after", "answer after last close", "hooks"
     );
     let mut last = "";
     for load in ["coming and going", "busy"] {

@@ -15,10 +15,8 @@ use super::{
     model::{HTTP, InFlight, Report, SQL, World},
 };
 use crate::{
-    drain::{
-        contract::Contract,
-        policy::{Circumstances, Decision, Outcome, decide},
-    },
+    contract::Contract,
+    drain::policy::{Circumstances, Decision, Outcome, decide},
     ledger::Ledger,
     moment::Moment,
 };

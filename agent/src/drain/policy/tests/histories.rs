@@ -10,10 +10,8 @@ use proptest::prelude::*;
 use super::model::{HTTP, InFlight, Report, SQL, World};
 use crate::{
     cluster::Exposure,
-    drain::{
-        contract::{Contract, Until},
-        policy::{Circumstances, Decision, Dumps, Outcome, decide},
-    },
+    contract::{Contract, Until},
+    drain::policy::{Circumstances, Decision, Dumps, Outcome, decide},
     ledger::Ledger,
     moment::Moment,
 };

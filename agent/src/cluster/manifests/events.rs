@@ -8,12 +8,12 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Mutex,
     time::Duration,
 };
 
 use notify::{
-    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    Event, EventKind,
     event::{AccessKind, AccessMode, CreateKind, ModifyKind},
 };
 use tokio::sync::Notify;
@@ -91,44 +91,55 @@ impl Events {
         self.some.notify_one();
     }
 
-    fn note(&self, event: notify::Result<Event>, plan: &Plan) {
-        {
-            let mut marks = lock(&self.marks);
-            match event {
-                Ok(event) if !event.need_rescan() => marks.note(&event, plan, Moment::now()),
-                // An overflow, or an error: what it was about is not known.
-                _ => marks.lost = true,
+    pub(super) fn note(&self, event: notify::Result<Event>, plan: &Plan) {
+        let news = match event {
+            Ok(event) if !event.need_rescan() => lock(&self.marks).note(&event, plan, Moment::now()),
+            // An overflow, or an error: what it was about is not known.
+            _ => {
+                lock(&self.marks).lost = true;
+                true
             }
+        };
+        if news {
+            self.some.notify_one();
         }
-        self.some.notify_one();
     }
 }
 
 impl Marks {
-    fn note(&mut self, event: &Event, plan: &Plan, now: Moment) {
+    /// Whether it left a mark: most events are others' files, or our own reading.
+    fn note(&mut self, event: &Event, plan: &Plan, now: Moment) -> bool {
+        let mut news = false;
         for path in event.paths.iter().filter(|path| plan.concerns(path)) {
-            match event.kind {
+            news |= match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                     self.writing.remove(path);
                     self.look = true;
+                    true
                 }
-                // Our own reading, among others.
-                EventKind::Access(_) => {}
+                EventKind::Access(_) => false,
                 EventKind::Modify(ModifyKind::Data(_)) => {
                     self.writing.insert(path.clone(), now);
+                    true
                 }
                 EventKind::Create(CreateKind::File) if is_new_and_empty_handed(path) => {
                     self.writing.insert(path.clone(), now);
+                    true
                 }
-                EventKind::Create(_) | EventKind::Modify(ModifyKind::Metadata(_)) => self.look = true,
+                EventKind::Create(_) | EventKind::Modify(ModifyKind::Metadata(_)) => {
+                    self.look = true;
+                    true
+                }
                 _ => {
                     self.writing.remove(path);
                     self.look = true;
                     // A watched directory, moved or removed, takes its watch along.
                     self.lost |= plan.directories.contains_key(path);
+                    true
                 }
-            }
+            };
         }
+        news
     }
 
     /// Writers that have paused for long enough, and a retry that is due.
@@ -150,63 +161,50 @@ fn is_new_and_empty_handed(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.nlink() == 1)
 }
 
-/// The watches, for a plan.
-#[derive(Debug)]
-pub(super) struct Watch {
-    plan: Arc<Plan>,
-    _watcher: RecommendedWatcher,
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use notify::event::{DataChange, Flag, RemoveKind, RenameMode};
 
-impl Watch {
-    /// Watches whatever of the path is there.
-    pub(super) fn new(path: &Path, events: &Arc<Events>) -> notify::Result<Self> {
-        let mut plan = Plan::new(path);
-        // What changes while the watches are being set is not seen by them: until it holds still. If
-        // it never does, the next event, which is then sure to come, begins anew.
-        for _ in 0..8 {
-            let watch = Self::set(plan, events)?;
-            plan = Plan::new(path);
-            if plan == *watch.plan {
-                return Ok(watch);
-            }
-        }
-        let watch = Self::set(plan, events)?;
+    use super::*;
+
+    #[tokio::test]
+    async fn lost_events_begin_anew() {
+        let (events, plan) = (Events::default(), Plan::default());
+        events.note(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)), &plan);
+        assert!(events.next().await);
+        events.note(Err(notify::Error::generic("gone wrong")), &plan);
+        assert!(events.next().await);
         events.retry();
-        Ok(watch)
+        assert!(events.next().await);
     }
 
-    /// New watches where the path leads elsewhere than it did, or `lost` says that they are needed.
-    pub(super) fn renew(&mut self, path: &Path, events: &Arc<Events>, lost: bool) -> notify::Result<()> {
-        if lost || Plan::new(path) != *self.plan {
-            *self = Self::new(path, events)?;
+    #[test]
+    fn what_events_mean() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        let plan = Plan::new(&root);
+        let at = |name: &str| root.join(name);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
+        let moved = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        let removed = EventKind::Remove(RemoveKind::Folder);
+        // (event, its path, then: look, lost, being written)
+        for (kind, path, want) in [
+            (opened, at("a.yaml"), (false, false, false)),
+            (written, at("a.yaml"), (false, false, true)),
+            (written, at(".a.yaml.swp"), (false, false, false)),
+            (closed, at("a.yaml"), (true, false, false)),
+            (closed, at("notes.txt"), (false, false, false)),
+            (moved, at("a.yaml"), (true, false, false)),
+            (moved, root.clone(), (true, true, false)),
+            (removed, root.clone(), (true, true, false)),
+        ] {
+            let mut marks = Marks::default();
+            let news = marks.note(&Event::new(kind).add_path(path.clone()), &plan, Moment(1));
+            assert_eq!(news, want != (false, false, false), "{kind:?} {path:?}");
+            assert_eq!((marks.look, marks.lost, !marks.writing.is_empty()), want, "{kind:?} {path:?}");
         }
-        Ok(())
-    }
-
-    fn set(plan: Plan, events: &Arc<Events>) -> notify::Result<Self> {
-        let plan = Arc::new(plan);
-        let (told, by) = (Arc::clone(events), Arc::clone(&plan));
-        let mut watcher = notify::recommended_watcher(move |event| told.note(event, &by))?;
-        for directory in plan.directories.keys() {
-            match watcher.watch(directory, RecursiveMode::NonRecursive) {
-                Ok(()) => {}
-                // It may go at any time; the plan is then another.
-                Err(error) if is(&error, std::io::ErrorKind::NotFound) => {}
-                // One may pass through a directory without the right to see its entries.
-                Err(error) if is(&error, std::io::ErrorKind::PermissionDenied) => {
-                    tracing::debug!(directory = %directory.display(), %error, "not watched");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Self { plan, _watcher: watcher })
-    }
-}
-
-fn is(error: &notify::Error, kind: std::io::ErrorKind) -> bool {
-    match &error.kind {
-        notify::ErrorKind::Io(source) => source.kind() == kind,
-        notify::ErrorKind::PathNotFound => kind == std::io::ErrorKind::NotFound,
-        _ => false,
     }
 }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+pub mod parameters;
+
+pub use parameters::read;
+
 /// What may remain of a pod's connections once it has settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Until {

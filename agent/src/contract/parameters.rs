@@ -6,7 +6,7 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use crate::drain::contract::{Contract, LastCall, Until};
+use crate::contract::{Contract, LastCall, Until};
 
 /// Nobody drains for longer than a day; more is a slip of the pen.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,0 +1,163 @@
+//! The answering side of the hook: which drain a call waits for, and what it is told.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::StatusCode;
+
+use super::pages::Node;
+use crate::{
+    cluster::PodFacts,
+    contract::Contract,
+    drain::{Drain, Drains, Verdict, policy, registry},
+    hook::{
+        answer::{Answer, Outcome, Remained, Reply},
+        desk::{Call, Callee, Desk, StatusRequest},
+    },
+    kernel::Hook,
+    moment::Moment,
+    report::{labels::BadRequest, metrics::Metrics},
+};
+
+/// How long a dialled pod that nobody knows is waited for before the hook is sent away: what the
+/// hook would have slept without an agent.
+const UNKNOWN_POD: Duration = super::UNKNOWN_WAIT;
+
+pub(super) struct NodeDesk {
+    drains: Arc<Drains>,
+    hook: Option<Arc<Hook>>,
+    node: Arc<Node>,
+    metrics: Arc<Metrics>,
+}
+
+impl NodeDesk {
+    pub(super) fn new(
+        drains: Arc<Drains>,
+        hook: Option<Arc<Hook>>,
+        node: Arc<Node>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { drains, hook, node, metrics }
+    }
+
+    /// Which drain the call waits for; `Err` says why there is none.
+    fn find(&self, call: &Call) -> Result<Arc<Drain>, String> {
+        let cluster = &self.drains.services().cluster;
+        let asked = |address: Option<IpAddr>, facts: Option<Arc<PodFacts>>| registry::Asked {
+            address,
+            facts,
+            contract: call.contract.clone(),
+            began: call.began,
+        };
+        match &call.callee {
+            Callee::Dialled { pod: Some(address), .. } => {
+                Ok(self.drains.asked(asked(Some(*address), cluster.by_address(*address))))
+            }
+            Callee::Dialled { pod: None, .. } => {
+                Err("which pod was dialled is not known any more".to_owned())
+            }
+            Callee::Named(name) => {
+                let facts = cluster.pod(name);
+                let uid = facts.as_ref().map_or("", |f| f.uid.as_str());
+                let addresses = facts.as_ref().map(|f| f.addresses.clone()).unwrap_or_default();
+                if let Some(drain) = self.drains.find(Some(name), uid, &addresses) {
+                    return Ok(drain);
+                }
+                match facts {
+                    Some(facts) if call.from_kubelet && facts.host_network && !facts.hooks.is_empty() => {
+                        Ok(self.drains.asked(asked(None, Some(facts))))
+                    }
+                    Some(_) => Err(format!("{name} does not drain, and only its own hook starts its drain")),
+                    None => Err(format!("no pod {name} on this node")),
+                }
+            }
+        }
+    }
+}
+
+impl Desk for NodeDesk {
+    fn defaults(&self) -> Contract {
+        self.drains.services().contract.clone()
+    }
+
+    fn dialled(&self, bits: u32) -> Option<IpAddr> {
+        self.hook.as_ref()?.dialled(bits)
+    }
+
+    fn is_kubelet(&self, peer: SocketAddr, local: SocketAddr) -> bool {
+        self.hook.as_ref().is_some_and(|h| h.is_kubelets(local, peer))
+    }
+
+    async fn drain(&self, call: Call) -> Answer {
+        for _ in &call.warnings {
+            self.metrics.bad_request(BadRequest::Parameter);
+        }
+        let drain = match self.find(&call) {
+            Ok(drain) => drain,
+            Err(why) => {
+                self.metrics.bad_request(BadRequest::NoPod);
+                if matches!(call.callee, Callee::Dialled { .. }) {
+                    // The caller is the kubelet: an answer at once would be SIGTERM at once for some pod.
+                    tokio::time::sleep_until((call.began + UNKNOWN_POD).instant()).await;
+                }
+                return no_such_pod(why, call.began);
+            }
+        };
+        if let Some(deadline) = drain.progress().deadline {
+            call.book.deadline(deadline);
+        }
+        let verdict = drain.verdict().await;
+        let waited = Moment::now().since(call.began);
+        self.metrics.hook_answered(waited);
+        if verdict.outcome == policy::Outcome::Gone && drain.identity().facts.is_none() {
+            return no_such_pod("no pod of this node has that address".to_owned(), call.began);
+        }
+        answer(&verdict, waited)
+    }
+
+    async fn status(&self, request: StatusRequest) -> Reply {
+        match self.node.page(&request.page) {
+            Some(reply) => reply,
+            None => Reply::refused(StatusCode::NOT_FOUND, "no such pod drains on this node"),
+        }
+    }
+}
+
+fn no_such_pod(why: String, began: Moment) -> Answer {
+    Answer {
+        outcome: Outcome::NoSuchPod,
+        waited: Moment::now().since(began),
+        remained: Remained::default(),
+        why,
+        warnings: Vec::new(),
+        last_close_to_answer: None,
+    }
+}
+
+fn answer(verdict: &Verdict, waited: Duration) -> Answer {
+    let v = &verdict.view;
+    Answer {
+        outcome: match verdict.outcome {
+            policy::Outcome::Drained => Outcome::Drained,
+            policy::Outcome::Busy => Outcome::Busy,
+            policy::Outcome::Deadline => Outcome::Deadline,
+            policy::Outcome::Forced => Outcome::Forced,
+            policy::Outcome::Restart => Outcome::Restart,
+            policy::Outcome::Gone => Outcome::Gone,
+        },
+        waited,
+        remained: Remained {
+            open: v.open as u64,
+            in_flight: v.in_flight as u64,
+            doubt: v.doubt as u64,
+            vanished: v.vanished as u64,
+            flows: v.flows as u64,
+        },
+        why: verdict.why.clone(),
+        warnings: Vec::new(),
+        last_close_to_answer: verdict.after_last_close,
+    }
+}

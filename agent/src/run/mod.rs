@@ -1,0 +1,297 @@
+//! The agent, put together: start order, the tasks, and the end.
+//!
+//! Listeners before the hook programs that send calls to them; the programs before the source that
+//! starts drains; ready when all three are.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    causes,
+    cli::agent::Attach as AttachFlag,
+    cluster::{Cluster, Options, manifests::Manifests},
+    config::Config,
+    drain::{AttachChoice, Drains, Paces, Services},
+    hook::{
+        held::{HeldStore, MemoryStore},
+        listen::Listeners,
+        server::{HookServer, Limits},
+    },
+    kernel::{self, Attach, Edges, Hook, HookOptions, Observer},
+    report::{
+        metrics::Metrics,
+        ready::{Heartbeat, Readiness},
+        serve,
+    },
+    sockets::{Namespaces, OpeningRates},
+};
+
+mod bpffs;
+mod desk;
+mod held;
+mod kubelet;
+mod log;
+mod pages;
+mod telling;
+mod waits;
+
+/// `SO_MARK` of the listener that says "somebody is home": "last" in ASCII.
+const MARK: u32 = 0x6c61_7374;
+/// How long an unknown pod's hook sleeps while nobody is home.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
+/// How long the main loop may take to come round.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long an agent that is told to stop goes on holding hooks.
+const STOPPING: Duration = Duration::from_secs(25);
+
+/// Runs the agent until it is told to stop.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    log::start(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("lastcall")
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(serve_node(config))
+}
+
+async fn serve_node(config: Config) -> anyhow::Result<()> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "lastcall agent starts");
+    let readiness = Readiness::new();
+    let (source_read, listening, programs) = (
+        readiness.latch("source read"),
+        readiness.latch("hook listener"),
+        readiness.latch("kernel programs"),
+    );
+    let heartbeat = Heartbeat::new(HEARTBEAT);
+    let metrics = Arc::new(Metrics::new());
+    let pages = serve::Pages {
+        metrics: Arc::clone(&metrics),
+        readiness: readiness.clone(),
+        heartbeat: heartbeat.clone(),
+    };
+    let metrics_listener = serve::bind(config.metrics_address).await?;
+    tokio::spawn(async move { serve::serve(metrics_listener, pages).await });
+
+    let namespaces = Namespaces::start(&config.netns_dir).context("watch the pods' network namespaces")?;
+    let rates = OpeningRates::start(&namespaces);
+    let kernel = Kernel::open(&config).inspect_err(|e| {
+        tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
+    });
+    let (mut edges, observer, ebpf_hook) = match kernel {
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook)),
+        Err(_) => (None, None, None),
+    };
+    let has_programs = observer.is_some();
+
+    let listeners = Listeners::bind(config.hook_port, MARK).context("listen for hooks")?;
+    listening.done(format!("port {}", config.hook_port));
+    let hook = match ebpf_hook {
+        Some(pending) => match pending.attach(&config, &namespaces).await {
+            Ok(hook) => Some(Arc::new(hook)),
+            Err(e) => {
+                tracing::error!(
+                    error = %causes(&*e),
+                    "the kubelet's calls to pods are not led here: only hooks that name the pod by path are answered"
+                );
+                None
+            }
+        },
+        None => None,
+    };
+
+    if let Some(hook) = &hook {
+        tokio::spawn(kubelet::follow(config.clone(), namespaces.clone(), Arc::clone(hook)));
+    }
+
+    let cluster = Cluster::new(Options {
+        node_name: config.node_name.clone(),
+        hook_port: config.hook_port,
+        slices_start_drains: true,
+    });
+    let manifests = Manifests::open(&config.endpoints, cluster.clone())?;
+    let problems = manifests.problems();
+    let told = telling::Telling::new(Arc::clone(&metrics));
+    let services = Arc::new(Services {
+        cluster: cluster.clone(),
+        observer: observer.clone(),
+        namespaces,
+        rates,
+        attach: attach_choice(config.attach),
+        paces: Paces::default(),
+        health_paths: config.health_paths.clone(),
+        ignored: config.ignore_sources.clone(),
+        contract: config.contract.clone(),
+        bounds: config.bounds.clone(),
+        listener: told.listener(),
+        wakes: Services::no_wakes(),
+    });
+    programs.done(if has_programs { services.attach.describe() } else { "none: sockets are polled" });
+    if let Some(observer) = &observer
+        && let Err(e) = observer.ignore_sources(&config.ignore_sources)
+    {
+        tracing::warn!(error = %causes(&e), "--ignore-sources: connections of some will count");
+    }
+    let drains = Arc::new(Drains::new(Arc::clone(&services)));
+    let node = Arc::new(pages::Node::new(&config, Arc::clone(&drains), hook.clone(), problems));
+    metrics.read_from({
+        let node = Arc::clone(&node);
+        move || node.reading()
+    });
+
+    if let Some(mut edges) = edges.take() {
+        let (services, node) = (Arc::clone(&services), Arc::clone(&node));
+        tokio::spawn(async move {
+            let ring = |edge: lastcall_ebpf::abi::Edge| {
+                node.count_edge();
+                if let Some(wake) = services.wakes().get(&kernel::observer::PodNumber(edge.pod)) {
+                    wake.ring(&edge);
+                }
+            };
+            while edges.next(ring).await.is_ok() {}
+        });
+    }
+    tokio::spawn(follow_cluster(Arc::clone(&drains), hook.clone(), config.bounds.nobody_home_wait));
+    tokio::spawn(manifests.run());
+    source_read.done(config.endpoints.display().to_string());
+
+    let stop = CancellationToken::new();
+    let desk = Arc::new(desk::NodeDesk::new(drains, hook.clone(), Arc::clone(&node), metrics));
+    let store: Arc<dyn HeldStore> = match held::PinnedStore::open(&pins(&config.bpf_dir)) {
+        Ok(store) => Arc::new(store),
+        Err(e) => {
+            tracing::warn!(error = %causes(&e), "held hooks will not survive this process");
+            Arc::new(MemoryStore::default())
+        }
+    };
+    let server = HookServer::new(desk, store, Limits::default());
+    let held = server.held();
+    let serving = tokio::spawn(server.serve(listeners, stop.clone()));
+    tracing::info!(endpoints = %config.endpoints.display(), hook_port = config.hook_port, "ready");
+    main_loop(&heartbeat, held).await?;
+    stop.cancel();
+    serving.await.context("the hook server ended badly")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Starts drains as pods become Terminating, and keeps the kernel's waits up to date.
+async fn follow_cluster(drains: Arc<Drains>, hook: Option<Arc<Hook>>, nobody_home: Duration) {
+    let cluster = drains.services().cluster.clone();
+    let mut changes = cluster.subscribe();
+    let mut waits = waits::Waits::new(hook, nobody_home, drains.services());
+    for facts in cluster.snapshot() {
+        waits.set(&facts);
+        drains.terminating(&facts);
+    }
+    waits.forget_strangers(&cluster);
+    loop {
+        for name in changes.next().await {
+            match cluster.pod(&name) {
+                Some(facts) => {
+                    waits.set(&facts);
+                    if !facts.finished {
+                        drains.terminating(&facts);
+                    }
+                }
+                None => waits.remove(&name),
+            }
+        }
+    }
+}
+
+/// Beats until a signal; then until nothing is held, a second signal, or the time is up.
+async fn main_loop(
+    heartbeat: &Heartbeat,
+    mut held: tokio::sync::watch::Receiver<usize>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = beat.tick() => heartbeat.beat(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    let holding = *held.borrow();
+    if holding > 0 {
+        tracing::info!(holding, "told to stop: holding the hooks until they are answered");
+        let by = tokio::time::sleep(STOPPING);
+        tokio::pin!(by);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => heartbeat.beat(),
+                r = held.wait_for(|n| *n == 0) => { let _ = r; break }
+                () = &mut by => break,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn attach_choice(flag: AttachFlag) -> AttachChoice {
+    match flag {
+        AttachFlag::Auto => AttachChoice::auto(),
+        AttachFlag::Tcx => AttachChoice::only(Some(Attach::Tcx)),
+        AttachFlag::Clsact => AttachChoice::only(Some(Attach::Clsact)),
+        AttachFlag::None => AttachChoice::only(None),
+    }
+}
+
+/// The kernel's part, opened: maps made, programs of the observer loaded.
+struct Kernel {
+    edges: Edges,
+    observer: Arc<Observer>,
+    hook: PendingHook,
+}
+
+impl Kernel {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        bpffs::ensure(&config.bpf_dir)?;
+        let pins = pins(&config.bpf_dir);
+        let mut ebpf = kernel::open(&kernel::Options {
+            pins: pins.clone(),
+            table_size: config.table_size,
+            debug: tracing::enabled!(target: "lastcall_ebpf", tracing::Level::DEBUG),
+        })?;
+        kernel::logs::forward(&mut ebpf);
+        let edges = Edges::take(&mut ebpf)?;
+        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?);
+        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook })
+    }
+}
+
+/// The hook programs, loaded, not yet attached.
+struct PendingHook(kernel::hook::Loaded);
+
+impl PendingHook {
+    async fn attach(self, config: &Config, namespaces: &Namespaces) -> anyhow::Result<Hook> {
+        let who = kubelet::find(config, namespaces).await;
+        let netns_cookie = namespaces.node().cookie().context(
+            "the kernel does not tell the cookie of the node's network namespace (SO_NETNS_COOKIE, Linux 5.14)",
+        )?;
+        let options = HookOptions {
+            root: config.cgroup_root.clone(),
+            kubelet_cgroup: who.cgroup,
+            kubelet_process: who.process,
+            port: config.hook_port,
+            mark: MARK,
+            unknown_wait: UNKNOWN_WAIT.min(config.bounds.nobody_home_wait),
+            netns_cookie,
+        };
+        Ok(self.0.attach(&options)?)
+    }
+}
+
+/// Pins of this version of the wire types.
+fn pins(bpf_dir: &Path) -> std::path::PathBuf {
+    bpf_dir.join(format!("v{}", lastcall_ebpf::abi::ABI_VERSION))
+}
