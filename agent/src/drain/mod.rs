@@ -24,8 +24,6 @@ use crate::{
     moment::Moment,
 };
 
-pub use crate::contract;
-
 mod eyes;
 mod happened;
 mod place;

@@ -4,7 +4,7 @@ use lastcall_ebpf::abi::{self, flag, protocol};
 
 use super::fixtures::*;
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     ledger::{Completeness, Ledger},
     sockets::{Dump, Socket, TcpState},
 };

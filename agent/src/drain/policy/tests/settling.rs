@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::histories::circumstances;
 use crate::{
     cluster::Exposure,
+    contract::Contract,
     drain::{
-        contract::Contract,
         policy::tests::model::World,
         policy::{Circumstances, Settle, floor, settle},
     },
