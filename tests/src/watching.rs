@@ -39,6 +39,7 @@ impl Agent {
 
     /// Waits until the pod's drain says that it waits for something with `text` in it.
     pub fn says(&self, pod: &Pod, text: &str) -> Result<()> {
-        self.sees(pod, |drain| drain["waiting_for"].as_str().is_some_and(|said| said.contains(text))).map(drop)
+        self.sees(pod, |drain| drain["waiting_for"].as_str().is_some_and(|said| said.contains(text)))
+            .map(drop)
     }
 }

@@ -27,6 +27,7 @@ pub use crate::contract;
 
 mod eyes;
 mod happened;
+mod noise;
 pub mod policy;
 pub mod registry;
 pub mod services;
