@@ -26,6 +26,7 @@ use crate::{
 
 mod eyes;
 mod happened;
+mod noise;
 mod place;
 pub mod policy;
 pub mod registry;

@@ -61,6 +61,9 @@ pub struct Circumstances {
     pub openings_per_second: Option<f64>,
     /// The kubelet's probes.
     pub probes_per_second: f64,
+    /// Openings a second, since the drain began, that were no client's: the kubelet's probes and health
+    /// checks again, and what shows in no other way (those that only connect, ignored sources, scrapes).
+    pub noise_per_second: f64,
     /// The cluster's `--min-settle`.
     pub min_settle: Duration,
     /// Clients that a last call sent away prove by their silence that they do not come back here.
