@@ -217,7 +217,10 @@ impl HeadScan {
                 let digit = byte.wrapping_sub(b'0');
                 if digit < 10 {
                     let length = read_volatile(&raw const self.length);
-                    write_volatile(&raw mut self.length, length.wrapping_mul(10).wrapping_add(u64::from(digit)));
+                    write_volatile(
+                        &raw mut self.length,
+                        length.wrapping_mul(10).wrapping_add(u64::from(digit)),
+                    );
                 } else if byte == b'\n' {
                     write_volatile(&raw mut self.in_value, 0);
                 }

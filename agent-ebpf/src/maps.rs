@@ -31,7 +31,8 @@ pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::with_max_entries(8 * 
 
 /// Paths of health checks. Agent writes, TC reads. Full: such checks count as traffic.
 #[map]
-pub(crate) static HEALTH_PATHS: HashMap<HealthPath, u8> = HashMap::with_max_entries(16 * MAX_PODS, BPF_F_NO_PREALLOC);
+pub(crate) static HEALTH_PATHS: HashMap<HealthPath, u8> =
+    HashMap::with_max_entries(16 * MAX_PODS, BPF_F_NO_PREALLOC);
 
 /// Sources that do not keep a pod unsettled. Agent writes at start, TC reads.
 #[map]
@@ -40,7 +41,8 @@ pub(crate) static IGNORED_SOURCES: LpmTrie<Address, u8> = LpmTrie::with_max_entr
 /// The connection table. TC writes in place, the agent reads it in batches and removes what a dump
 /// has proved gone. Its size is the agent's flag; full: counted in `Pod::refused`, and the pod polled.
 #[map]
-pub(crate) static CONNECTIONS: HashMap<FlowKey, Connection> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static CONNECTIONS: HashMap<FlowKey, Connection> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Handshakes answered, not yet completed. TC only. Full: the oldest goes, and that connection is
 /// found by its first packet out of the pod instead: a flood of SYNs costs nothing else.

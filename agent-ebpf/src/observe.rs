@@ -4,7 +4,10 @@
 //! nothing is open any more. Nothing else: the packet goes on as if nobody had looked.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, __sk_buff, bpf_sock, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2},
+    bindings::{
+        __sk_buff, BPF_NOEXIST, bpf_sock, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+    },
     helpers::{bpf_ktime_get_ns, generated as helpers},
     maps::lpm_trie::Key,
     programs::TcContext,
@@ -12,8 +15,8 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use lastcall_ebpf::{
     abi::{
-        Address, Command, Connection, Edge, FlowKey, Handshake, HealthPath, Pod, PortKey, ProbeKey, TCP, UDP, command, edge,
-        flag,
+        Address, Command, Connection, Edge, FlowKey, Handshake, HealthPath, Pod, PortKey, ProbeKey, TCP, UDP,
+        command, edge, flag,
     },
     flow::{self, Bytes, Kind, Packet},
     http::{self, REQUEST_PEEK, RESPONSE_PEEK},
@@ -22,7 +25,8 @@ use lastcall_ebpf::{
 
 use crate::count::add;
 use crate::maps::{
-    RESPONSE_ROOM,     CONNECTIONS, EDGES, HANDSHAKES, HEALTH_PATHS, IGNORED_SOURCES, LOCALS, PODS, PORTS, PROBES, SCRATCH, Scratch,
+    CONNECTIONS, EDGES, HANDSHAKES, HEALTH_PATHS, IGNORED_SOURCES, LOCALS, PODS, PORTS, PROBES,
+    RESPONSE_ROOM, SCRATCH, Scratch,
 };
 
 /// `TCX_NEXT`, and `TC_ACT_UNSPEC` to clsact: whatever comes behind us decides. 0 would be
@@ -60,7 +64,9 @@ impl Skb {
         for length in [ETHERNET, 0, ETHERNET + 4] {
             let mut there = [0u8; 8];
             // SAFETY: eight bytes on the stack.
-            let r = unsafe { helpers::bpf_skb_load_bytes(self.0.cast(), length + 12, there.as_mut_ptr().cast(), 8) };
+            let r = unsafe {
+                helpers::bpf_skb_load_bytes(self.0.cast(), length + 12, there.as_mut_ptr().cast(), 8)
+            };
             if r == 0 && u64::from_ne_bytes(there) == addresses {
                 return Some(length);
             }
@@ -90,7 +96,10 @@ impl Skb {
     #[inline(always)]
     fn copy(self, offset: u32, to: *mut u8, len: u32) -> bool {
         // SAFETY: the callers pass a buffer of at least `len` bytes; the verifier checks it again.
-        unsafe { helpers::bpf_skb_load_bytes_relative(self.0.cast(), offset, to.cast(), len, FROM_NETWORK_HEADER) == 0 }
+        unsafe {
+            helpers::bpf_skb_load_bytes_relative(self.0.cast(), offset, to.cast(), len, FROM_NETWORK_HEADER)
+                == 0
+        }
     }
 }
 
@@ -285,7 +294,10 @@ fn enter(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod) -> bo
         }
     }
     let ctx = TcContext::new(skb.0);
-    debug!(&ctx, "pod {}: connection to port {} from port {}", run.key.pod, run.key.local_port, run.key.peer_port);
+    debug!(
+        &ctx,
+        "pod {}: connection to port {} from port {}", run.key.pod, run.key.local_port, run.key.peer_port
+    );
     true
 }
 

@@ -8,7 +8,6 @@ use std::{
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -74,8 +73,6 @@ pub struct Config {
     pub node_name: Option<String>,
     /// The hook's port.
     pub hook_port: u16,
-    /// How long a hook sleeps while nobody is home.
-    pub nobody_home_wait: Duration,
     /// The operator's bounds.
     pub bounds: Bounds,
     /// The contract of a hook that asks for nothing.
@@ -142,11 +139,11 @@ impl Config {
             endpoints: args.source.endpoints.clone(),
             node_name: args.source.node_name.clone(),
             hook_port: args.hook.hook_port,
-            nobody_home_wait: args.hook.nobody_home_wait,
             bounds: Bounds {
                 default_grace: args.hook.default_grace,
                 max_drain: args.hook.max_drain,
                 min_settle: typed.min_settle,
+                nobody_home_wait: args.hook.nobody_home_wait,
             },
             contract: Contract {
                 until: typed.until,

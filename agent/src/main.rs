@@ -26,11 +26,16 @@ fn main() -> ExitCode {
                 return ExitCode::from(BAD_CONFIGURATION);
             }
         },
-        Command::Status(args) if args.watch => show::watch(args.agent.address, args.output == Output::Json).map_err(Into::into),
-        Command::Status(args) => show::status(args.agent.address, args.output == Output::Json).map_err(Into::into),
+        Command::Status(args) if args.watch => {
+            show::watch(args.agent.address, args.output == Output::Json).map_err(Into::into)
+        }
+        Command::Status(args) => {
+            show::status(args.agent.address, args.output == Output::Json).map_err(Into::into)
+        }
         Command::Connections(args) => {
             let json = args.output == Output::Json;
-            show::connections(args.agent.address, args.namespace.as_deref(), &args.pod, json).map_err(Into::into)
+            show::connections(args.agent.address, args.namespace.as_deref(), &args.pod, json)
+                .map_err(Into::into)
         }
         Command::Doctor(args) => match doctor::doctor(&Plan::from(&args), args.output == Output::Json) {
             Ok(code) => return ExitCode::from(code),

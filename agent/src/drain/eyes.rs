@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,10 @@ use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, pro
 use super::{Drain, Fallback, Happened, Services};
 use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
-    kernel::{Attach, Attachment, observer::PodNumber},
+    kernel::{
+        Attach, Attachment,
+        observer::{PodNumber, ip},
+    },
     moment::Moment,
     sockets::{Dump, Filter, Link, Namespace, TcpState},
 };
@@ -25,6 +28,9 @@ use crate::{
 pub(super) const POLL: Duration = Duration::from_millis(100);
 /// Interval of the dumps that heal what packets did not show.
 pub(super) const RECONCILE: Duration = Duration::from_secs(1);
+
+/// A dump of fewer sockets than this came in one piece (32 KiB hold about 70).
+const ONE_BATCH: usize = 50;
 
 /// One read of the kernel's table.
 pub(super) struct Table {
@@ -46,6 +52,10 @@ pub(super) struct Eyes {
     fallback: Option<Fallback>,
     /// Bytes received on counted sockets and packets seen, at the last dump.
     witnessed: Option<(u64, u64)>,
+    /// The sockets of the last dump, by cookie.
+    dumped: BTreeMap<u64, (SocketAddr, SocketAddr)>,
+    /// The sockets that the table named when it was read last.
+    tabled: Vec<(u64, (SocketAddr, SocketAddr))>,
 }
 
 impl Eyes {
@@ -64,6 +74,8 @@ impl Eyes {
             addresses: BTreeSet::new(),
             fallback: None,
             witnessed: None,
+            dumped: BTreeMap::new(),
+            tabled: Vec::new(),
         };
         if eyes.namespace.is_node() {
             eyes.fall_back(drain, Fallback::HostNetwork);
@@ -172,7 +184,8 @@ impl Eyes {
         let attachment = match first {
             Err(e) if how == Attach::Tcx && self.services.attach.may_fall_back() => {
                 tracing::debug!(error = %crate::causes(&e), "no TCX here, trying clsact");
-                let attached = self.namespace.within(move || observer.attach(&name, Attach::Clsact)).await??;
+                let attached =
+                    self.namespace.within(move || observer.attach(&name, Attach::Clsact)).await??;
                 self.services.attach.no_tcx();
                 attached
             }
@@ -183,9 +196,15 @@ impl Eyes {
     }
 
     /// Tells the kernel which ports count: those that the cluster names, or those listened on.
-    pub(super) fn set_ports(&mut self, drain: &Drain, facts: Option<&BTreeSet<PortFacts>>, listening: &[(u16, u8)]) {
+    pub(super) fn set_ports(
+        &mut self,
+        drain: &Drain,
+        facts: Option<&BTreeSet<PortFacts>>,
+        listening: &[(u16, u8)],
+    ) {
         let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return };
-        let named: Vec<(PortKey, Port)> = facts.into_iter().flatten().map(|p| as_map_entry(number, p)).collect();
+        let named: Vec<(PortKey, Port)> =
+            facts.into_iter().flatten().map(|p| as_map_entry(number, p)).collect();
         let wanted: Vec<_> = if named.is_empty() {
             let unnamed = |&(port, protocol): &(u16, u8)| {
                 let key = PortKey { pod: number.0, port, protocol, pad: 0 };
@@ -195,7 +214,10 @@ impl Eyes {
         } else {
             // Without a slice nothing says which of its ports clients come to: all may.
             let any = named.iter().any(|(_, p)| p.settles != 0);
-            named.into_iter().map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p })).collect()
+            named
+                .into_iter()
+                .map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p }))
+                .collect()
         };
         if let Err(e) = observer.set_ports(number, wanted) {
             tracing::warn!(error = %crate::causes(&e), "{drain}: its ports find no place in the kernel's map");
@@ -205,7 +227,9 @@ impl Eyes {
 
     /// Arms the pod's edge event, then reads its table: what ends after the read sends an event.
     pub(super) fn read(&mut self, drain: &Drain) -> Option<Table> {
-        let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return None };
+        let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else {
+            return None;
+        };
         let read = observer.arm(number).and_then(|()| {
             let at = Moment::now();
             let entries = observer.connections(number)?;
@@ -213,6 +237,7 @@ impl Eyes {
         });
         match read {
             Ok(table) => {
+                self.tabled = table.entries.iter().filter_map(as_socket).collect();
                 if table.pod.refused > 0 {
                     self.fall_back(drain, Fallback::TableFull);
                 }
@@ -229,7 +254,8 @@ impl Eyes {
     /// Dumps the namespace's sockets.
     pub(super) async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
         match self.namespace.dump_async(Filter::drain()).await {
-            Ok(dump) => {
+            Ok(mut dump) => {
+                self.look_again(&mut dump).await;
                 self.compare(drain, &dump);
                 Some(dump)
             }
@@ -238,6 +264,36 @@ impl Eyes {
                 None
             }
         }
+    }
+
+    /// Asks for each socket by itself that the dump before or the table has and this dump has not.
+    ///
+    /// A long dump comes in batches, and a socket can be passed over between two of them when another
+    /// one of its hash bucket closes meanwhile (`net/ipv4/inet_diag.c`): not being in a dump is no proof.
+    async fn look_again(&mut self, dump: &mut Dump) {
+        let present: BTreeMap<u64, (SocketAddr, SocketAddr)> = dump
+            .sockets
+            .iter()
+            .filter(|s| s.state != TcpState::Listen)
+            .map(|s| (s.cookie, (s.local, s.peer)))
+            .collect();
+        let mut before = std::mem::replace(&mut self.dumped, present);
+        before.extend(self.tabled.iter().copied());
+        if dump.sockets.len() < ONE_BATCH {
+            return;
+        }
+        let missing: Vec<_> = before.into_iter().filter(|(c, _)| !self.dumped.contains_key(c)).collect();
+        let namespace = self.namespace.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let look =
+                |(cookie, (local, peer)): (u64, _)| namespace.look_up(local, peer, cookie).ok().flatten();
+            missing.into_iter().filter_map(look).filter(|s| s.state != TcpState::TimeWait).collect::<Vec<_>>()
+        });
+        for socket in found.await.unwrap_or_default() {
+            self.dumped.insert(socket.cookie, (socket.local, socket.peer));
+            dump.sockets.push(socket);
+        }
+        dump.finished = Moment::now();
     }
 
     /// TCP and UDP ports that somebody listens on in the namespace.
@@ -282,7 +338,8 @@ impl Eyes {
     pub(super) fn remove_stale(&self, table: &Table, stale: &[FlowKey]) -> u64 {
         let (Some(observer), Some(_)) = (&self.services.observer, self.number) else { return 0 };
         let entry = |key: &FlowKey| table.entries.iter().find(|(k, _)| k == key);
-        stale.iter().filter_map(entry).filter(|(k, c)| observer.remove_stale(*k, c).unwrap_or(false)).count() as u64
+        stale.iter().filter_map(entry).filter(|(k, c)| observer.remove_stale(*k, c).unwrap_or(false)).count()
+            as u64
     }
 
     /// Is this connection the kubelet's?
@@ -310,6 +367,13 @@ impl Eyes {
             observer.forget(number);
         }
     }
+}
+
+/// Cookie and ends of the socket behind an entry, where a packet has shown them.
+fn as_socket((key, c): &(FlowKey, Connection)) -> Option<(u64, (SocketAddr, SocketAddr))> {
+    let local = SocketAddr::new(ip(&key.local), c.socket_port);
+    let peer = SocketAddr::new(ip(&key.peer), key.peer_port);
+    (c.cookie != 0 && key.protocol == TCP).then_some((c.cookie, (local, peer)))
 }
 
 /// Addresses that outside connections come to.

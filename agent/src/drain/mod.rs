@@ -15,6 +15,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{PodFacts, PodName},
@@ -23,14 +24,14 @@ use crate::{
     moment::Moment,
 };
 
-pub use crate::contract;
-
 mod eyes;
 mod happened;
+mod place;
 pub mod policy;
 pub mod registry;
 pub mod services;
 mod task;
+mod verdict;
 mod wake;
 
 pub use happened::{Fallback, Happened, Listener};
@@ -54,6 +55,9 @@ pub struct Verdict {
     /// From the kernel's last event (a connection's close) to the decision, where the decision waited
     /// for nothing else.
     pub after_last_close: Option<std::time::Duration>,
+    /// The pod was Terminating by then. Where it was not, a container may only have been restarted, and
+    /// the pod's real end will be another drain.
+    pub terminating: bool,
 }
 
 /// Where a drain stands.
@@ -86,6 +90,8 @@ pub struct Drain {
     progress: watch::Sender<Progress>,
     hooks: AtomicU32,
     listener: Listener,
+    predecessor: Mutex<Option<Arc<Drain>>>,
+    superseded: CancellationToken,
 }
 
 /// Whose drain it is, as far as it is known.
@@ -98,12 +104,14 @@ pub struct Identity {
 }
 
 impl Drain {
-    fn new(began: Moment, contract: Contract, identity: Identity, listener: Listener) -> Self {
+    fn new(began: Moment, contract: Contract, listener: Listener, predecessor: Option<Arc<Self>>) -> Self {
         Self {
+            predecessor: Mutex::new(predecessor),
+            superseded: CancellationToken::new(),
             began,
             contract,
             wake: Arc::default(),
-            identity: Mutex::new(identity),
+            identity: Mutex::default(),
             ledger: Mutex::new(Ledger::new(began)),
             progress: watch::Sender::new(Progress::default()),
             hooks: AtomicU32::new(0),
@@ -166,6 +174,20 @@ impl Drain {
                 // The sender lives in `self`.
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// Another drain of the same pod has begun: this one only watched what came after its verdict.
+    async fn superseded(&self) {
+        self.superseded.cancelled().await;
+    }
+
+    /// Ends the watch of an earlier drain of the same pod, so that its addresses are free.
+    async fn predecessor_over(&self) {
+        let before = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(before) = before {
+            before.superseded.cancel();
+            before.over().await;
         }
     }
 

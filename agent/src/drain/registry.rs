@@ -4,10 +4,11 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use super::{
-    Drain, Services,
+    Drain, Services, Verdict,
     policy::{self, Outcome},
     task,
 };
@@ -56,7 +57,12 @@ impl Drains {
     }
 
     /// The drain of a pod, by whatever is known of it.
-    pub fn find(&self, name: Option<&PodName>, uid: &str, addresses: &BTreeSet<IpAddr>) -> Option<Arc<Drain>> {
+    pub fn find(
+        &self,
+        name: Option<&PodName>,
+        uid: &str,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<Arc<Drain>> {
         self.lock().iter().find(|d| same(d, name, uid, addresses)).cloned()
     }
 
@@ -64,7 +70,8 @@ impl Drains {
     pub fn terminating(&self, facts: &Arc<PodFacts>) {
         let Some(end) = &facts.terminating else { return };
         let mut running = self.lock();
-        if let Some(drain) = running.iter().find(|d| same(d, Some(&facts.name), &facts.uid, &facts.addresses)) {
+        if let Some(drain) = running.iter().find(|d| same(d, Some(&facts.name), &facts.uid, &facts.addresses))
+        {
             drain.learn(Some(Arc::clone(facts)), []);
             drain.wake.removed.notify_one();
             return;
@@ -116,8 +123,9 @@ impl Drains {
         facts: Option<Arc<PodFacts>>,
         address: Option<IpAddr>,
     ) -> Arc<Drain> {
-        let identity = super::Identity::default();
-        let drain = Arc::new(Drain::new(began, contract, identity, Arc::clone(&self.services.listener)));
+        let addresses = address.iter().chain(facts.iter().flat_map(|f| &f.addresses)).copied().collect();
+        let before = running.iter().rev().find(|d| !d.identity().addresses.is_disjoint(&addresses)).cloned();
+        let drain = Arc::new(Drain::new(began, contract, Arc::clone(&self.services.listener), before));
         drain.learn(facts, address);
         running.push(Arc::clone(&drain));
         let (services, list) = (Arc::clone(&self.services), Arc::clone(&self.running));
@@ -131,9 +139,15 @@ impl Drains {
     }
 }
 
-/// Is this drain that pod's? A drain that turned out to be a restart is over for everybody.
+/// The hooks of one stop come together; one that comes later than this after the verdict is of another.
+const ONE_STOP: Duration = Duration::from_secs(2);
+
+/// Is this drain that pod's? One that was decided while the pod was not Terminating may have been of a
+/// container's restart: what comes later is another stop, with traffic of its own.
 fn same(drain: &Drain, name: Option<&PodName>, uid: &str, addresses: &BTreeSet<IpAddr>) -> bool {
-    if drain.progress.borrow().verdict.as_ref().is_some_and(|v| v.outcome == Outcome::Restart) {
+    let past =
+        |v: &Verdict| v.outcome == Outcome::Restart || !v.terminating && Moment::now() > v.at + ONE_STOP;
+    if drain.progress.borrow().verdict.as_deref().is_some_and(past) {
         return false;
     }
     let identity = drain.identity();

@@ -30,6 +30,8 @@ pub struct Bounds {
     pub max_drain: Option<Duration>,
     /// Shortest settle.
     pub min_settle: Duration,
+    /// How long a hook is held of whose pod nothing can be seen: as long as without an agent.
+    pub nobody_home_wait: Duration,
 }
 
 /// What all drains share.
@@ -103,7 +105,9 @@ impl AttachChoice {
     /// The way to try now. A crowd goes by clsact, which holds the RTNL lock for less.
     pub fn choose(&self, crowd: bool) -> Attach {
         match self.wanted {
-            Some(Attach::Tcx) if self.auto && (crowd || self.tcx_missing.load(Ordering::Relaxed)) => Attach::Clsact,
+            Some(Attach::Tcx) if self.auto && (crowd || self.tcx_missing.load(Ordering::Relaxed)) => {
+                Attach::Clsact
+            }
             Some(how) => how,
             None => Attach::Clsact,
         }

@@ -11,7 +11,9 @@ use lastcall_ebpf::abi::ProbeKey;
 use super::{
     Drain, Happened, Services, Verdict,
     eyes::{Eyes, POLL, RECONCILE, Table},
+    place::{self, Place},
     policy::{self, Circumstances, Decision, Dumps, Outcome, Waiting},
+    verdict,
 };
 use crate::{
     cluster::{Exposure, PodFacts},
@@ -21,20 +23,19 @@ use crate::{
     sockets::{Dump, LinkEvents, Namespace, TcpState},
 };
 
-/// How long a pod that a hook names may be unknown: its namespace is on its way, or it has none.
-const UNKNOWN_POD: Duration = Duration::from_secs(5);
 /// A table that took this long to read is read again no sooner than ten times later, unless nothing is
 /// open any more: at most a tenth of a processor goes into one pod.
 const READ_SHARE: u32 = 10;
 
 pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
     drain.happened(&Happened::Began);
-    let Some(namespace) = find(drain, &services).await else {
-        let now = Moment::now();
-        let view = drain.ledger().view(now, &drain.contract);
-        let verdict = policy::Verdict { outcome: Outcome::Gone, awaited: 0, open: 0 };
-        conclude(drain, &verdict, "the pod has no network namespace on this node", view, now, None);
-        return;
+    drain.predecessor_over().await;
+    let namespace = match place::find(drain, &services).await {
+        Place::Here(namespace) => namespace,
+        Place::Gone => {
+            return verdict::blind(drain, Outcome::Gone, "the pod has no network namespace on this node");
+        }
+        Place::Unknown(why) => return verdict::blind(drain, Outcome::Deadline, &why),
     };
     let facts = drain.identity().facts;
     let links = namespace.link_events().await.inspect_err(|e| {
@@ -65,33 +66,6 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
         task.afterwards(&verdict).await;
     }
     task.eyes.close().await;
-}
-
-/// The pod's namespace, by any of its addresses. A hook may be earlier than its pod is known.
-async fn find(drain: &Drain, services: &Services) -> Option<Namespace> {
-    let by = drain.began + UNKNOWN_POD;
-    loop {
-        let identity = drain.identity();
-        if identity.facts.as_ref().is_some_and(|f| f.host_network) {
-            return Some(services.namespaces.node());
-        }
-        for address in &identity.addresses {
-            match services.namespaces.find(*address).await {
-                Ok(Some(namespace)) => return Some(namespace),
-                Ok(None) => {}
-                Err(e) => tracing::warn!(error = %crate::causes(&e), "{drain}: looking for {address}"),
-            }
-        }
-        // A pod that is known and has no namespace is gone; an unknown one may be on its way.
-        if identity.facts.is_some() || Moment::now() >= by {
-            return None;
-        }
-        tokio::select! {
-            () = services.namespaces.changed() => {}
-            () = drain.wake.removed.notified() => {}
-            () = tokio::time::sleep_until(by.instant()) => {}
-        }
-    }
 }
 
 struct Task {
@@ -315,17 +289,20 @@ impl Task {
         if now >= settled {
             self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
         }
-        let why = explain(verdict, &settle);
+        let why = verdict::explain(verdict, &settle);
         // Of use only where a close came last, not a timer.
         let event = Moment(self.drain.wake.last_event());
         let close = (self.woken && self.settled_at.is_none_or(|at| event > at)).then(|| now.since(event));
-        conclude(&self.drain, verdict, &why, view, now, close)
+        verdict::conclude(&self.drain, verdict, &why, view, now, close)
     }
 
     /// Counts what the decision did not keep: until the pod is gone.
     async fn afterwards(&mut self, verdict: &Verdict) {
         let Some(at_verdict) = self.counters() else {
-            self.namespace.gone().await;
+            tokio::select! {
+                () = self.namespace.gone() => {}
+                () = self.drain.superseded() => {}
+            }
             return;
         };
         let end = verdict.at + WATCHED_AFTERWARDS;
@@ -333,6 +310,7 @@ impl Task {
             tokio::select! {
                 () = self.namespace.gone() => break,
                 () = tokio::time::sleep_until(end.instant()) => break,
+                () = self.drain.superseded() => break,
                 () = link_change(&mut self.links) => self.eyes.look_at_links(&self.drain).await,
             }
         }
@@ -352,42 +330,6 @@ impl Task {
 
 /// A pod that is not gone this long after the decision is not going: its links are given back.
 const WATCHED_AFTERWARDS: Duration = Duration::from_secs(600);
-
-fn conclude(
-    drain: &Drain,
-    verdict: &policy::Verdict,
-    why: &str,
-    view: View,
-    at: Moment,
-    after_last_close: Option<Duration>,
-) -> Arc<Verdict> {
-    let outcome = verdict.outcome;
-    let verdict = Arc::new(Verdict { outcome, at, why: why.to_owned(), view, after_last_close });
-    drain.happened(&Happened::Ended(outcome, at.since(drain.began)));
-    drain.progress.send_modify(|p| {
-        p.waiting_for = String::new();
-        p.view = Some(view);
-        p.verdict = Some(Arc::clone(&verdict));
-    });
-    verdict
-}
-
-/// One sentence for people: how it ended, and what settle was used.
-fn explain(verdict: &policy::Verdict, settle: &policy::Settle) -> String {
-    let policy::Verdict { outcome, awaited, open } = *verdict;
-    match outcome {
-        Outcome::Drained if open == 0 => format!("no connection is left; {settle}"),
-        Outcome::Drained => format!("nothing is in flight on the {open} connections left; {settle}"),
-        Outcome::Busy => format!(
-            "{awaited} connections are never without a request for long, and nobody leaves: \
-             a closed loop of clients, which no waiting ends; turn on the last call"
-        ),
-        Outcome::Deadline => format!("the grace is used up with {awaited} connections in flight; {settle}"),
-        Outcome::Forced => "the Pod object is gone or replaced".to_owned(),
-        Outcome::Restart => "a container restarts, the pod stays".to_owned(),
-        Outcome::Gone => "nothing of the pod listens any more".to_owned(),
-    }
-}
 
 /// The next change of a link; never, where they cannot be watched.
 async fn link_change(links: &mut Option<LinkEvents>) {

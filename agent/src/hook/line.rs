@@ -13,7 +13,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -103,26 +102,16 @@ impl Line {
             let _ = SockRef::from(&self.stream).send(text);
         }
     }
+}
 
-    /// Waits for the caller to close first, reading what it still sends: closing with bytes unread
-    /// is a reset, which may overtake the answer.
-    pub(super) async fn linger(&self, limit: Duration) {
-        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
-        let read_to_end = async {
-            let mut rest = [0; 4096];
-            loop {
-                match self.stream.try_read(&mut rest) {
-                    Ok(1..) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if self.stream.readable().await.is_err() {
-                            return;
-                        }
-                    }
-                    _ => return,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(limit, read_to_end).await;
+impl Drop for Line {
+    /// Our FIN first: bytes that the caller sent and nobody has read make closing a reset, and the
+    /// answer before it would be lost (Linux reads up to a FIN before it looks at the reset). What is
+    /// still held is closed without a word.
+    fn drop(&mut self) {
+        if !self.is_held() {
+            let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Limits {
     pub header_bytes: usize,
     /// A status page.
     pub status: Duration,
-    /// From the answer to the caller's close, twice at most.
+    /// From the answer until the caller has taken it.
     pub farewell: Duration,
     /// Hooks of one pod held at once: one for each container, and the kubelet may send each twice.
     pub hooks_per_pod: usize,
@@ -80,7 +80,7 @@ pub(super) struct Shared<D> {
     pub(super) places: Mutex<HashMap<Callee, usize>>,
     /// Held hooks, all.
     pub(super) held: watch::Sender<usize>,
-    /// Connections that this process serves.
+    /// Connections that this process serves. To take one of them back would fail as it must, but cost.
     own: Mutex<HashSet<HeldKey>>,
     said: AtomicBool,
 }

@@ -11,7 +11,10 @@ use aya::programs::{
 };
 use lastcall_ebpf::abi::names;
 
-use super::{Error, observer::{Observer, program}};
+use super::{
+    Error,
+    observer::{Observer, program},
+};
 
 /// How to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,11 +81,9 @@ impl Observer {
         {
             let options = match how {
                 Attach::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
-                Attach::Clsact => TcAttachOptions::Netlink(NlOptions {
-                    priority: PRIORITY,
-                    handle: HANDLE,
-                    classid: None,
-                }),
+                Attach::Clsact => {
+                    TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None })
+                }
             };
             let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
             let program: &mut SchedClassifier = program(&mut ebpf, name)?;

@@ -51,6 +51,7 @@ pub struct HookOptions {
 /// The pinned programs' maps.
 pub struct Hook {
     maps: Mutex<Maps>,
+    config: Mutex<(Array<MapData, HookConfig>, HookOptions)>,
 }
 
 struct Maps {
@@ -106,7 +107,7 @@ impl Loaded {
             replace_or_pin(&self.pins, name, id, attacher, &root)?;
         }
         remove_others(&self.pins, id);
-        Ok(Hook { maps: Mutex::new(self.maps) })
+        Ok(Hook { maps: Mutex::new(self.maps), config: Mutex::new((self.config, options.clone())) })
     }
 }
 
@@ -140,6 +141,19 @@ impl Hook {
 
     fn maps(&self) -> std::sync::MutexGuard<'_, Maps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The kubelet is another by now: a restarted service has a new cgroup.
+    pub fn set_kubelet(&self, cgroup: Option<u64>, process: Option<String>) -> Result<(), Error> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let (map, options) = &mut *config;
+        if (options.kubelet_cgroup, &options.kubelet_process) == (cgroup, &process) {
+            return Ok(());
+        }
+        tracing::info!(?cgroup, ?process, "the kubelet's calls are known by these from now on");
+        options.kubelet_cgroup = cgroup;
+        options.kubelet_process = process;
+        map.set(0, configuration(options), 0).map_err(map_error("write", names::HOOK_CONFIG))
     }
 
     /// Sets how long the hook of the pod with this address sleeps while nobody is home.
@@ -232,7 +246,8 @@ fn replace_or_pin(
     root: &File,
 ) -> Result<(), Error> {
     let path = pin(pins, name, cgroup);
-    let error = |source: io::Error| Error::Attach { name, to: path.display().to_string(), source: source.into() };
+    let error =
+        |source: io::Error| Error::Attach { name, to: path.display().to_string(), source: source.into() };
     if path.exists() {
         let link = sys::open_pin(&path).map_err(file("open the pin", &path))?;
         match sys::update_link(link.as_fd(), attacher.program.as_fd()) {
@@ -256,7 +271,8 @@ fn remove_others(pins: &Path, cgroup: u64) {
         let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let link = [names::HOOK4, names::HOOK6, names::PROBE].iter().any(|n| name.starts_with(&format!("{n}-")));
+        let link =
+            [names::HOOK4, names::HOOK6, names::PROBE].iter().any(|n| name.starts_with(&format!("{n}-")));
         if link && !ours.contains(&path) {
             tracing::info!("removing {}: a link of an earlier configuration", path.display());
             let _ = fs::remove_file(&path);

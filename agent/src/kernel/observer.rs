@@ -13,11 +13,14 @@ use std::{
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, lpm_trie},
-    programs::{SchedClassifier, TestRun, TestRunOptions},
+    programs::SchedClassifier,
 };
 use ipnet::IpNet;
 use lastcall_ebpf::{
-    abi::{Address, Command, Connection, FlowKey, HealthPath, Pod, Port, PortKey, ProbeKey, command, names, path_hash},
+    abi::{
+        Address, Command, Connection, FlowKey, HealthPath, Pod, Port, PortKey, ProbeKey, command, names,
+        path_hash,
+    },
     flow::mapped,
 };
 
@@ -45,6 +48,8 @@ pub struct Observer {
     pub(super) ebpf: Mutex<Ebpf>,
     maps: Mutex<Maps>,
     connections: HashMap<MapData, FlowKey, Connection>,
+    /// The program [`names::COMMAND`], by itself: running it waits for no attach.
+    command: OwnedFd,
     /// The same map, for reading in batches.
     batch: OwnedFd,
     probes: HashMap<MapData, ProbeKey, u64>,
@@ -66,11 +71,15 @@ impl Observer {
             let program: &mut SchedClassifier = program(&mut ebpf, name)?;
             program.load().map_err(|e| Error::Program { name, source: Box::new(e) })?;
         }
+        let command: &mut SchedClassifier = program(&mut ebpf, names::COMMAND)?;
+        let command = command.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
+        let command = command.map_err(|e| Error::Program { name: names::COMMAND, source: Box::new(e) })?;
         let batch = match ebpf.map(names::CONNECTIONS) {
             Some(aya::maps::Map::HashMap(data)) => data.fd().as_fd().try_clone_to_owned(),
             _ => return Err(Error::Missing(names::CONNECTIONS)),
         };
         Ok(Self {
+            command,
             batch: batch.map_err(map_error("open", names::CONNECTIONS))?,
             maps: Mutex::new(Maps {
                 locals: take(&mut ebpf, names::LOCALS)?,
@@ -123,7 +132,11 @@ impl Observer {
     }
 
     /// Sets the ports that count, in place of those before.
-    pub fn set_ports(&self, pod: PodNumber, ports: impl IntoIterator<Item = (PortKey, Port)>) -> Result<(), Error> {
+    pub fn set_ports(
+        &self,
+        pod: PodNumber,
+        ports: impl IntoIterator<Item = (PortKey, Port)>,
+    ) -> Result<(), Error> {
         let mut maps = self.maps();
         let wanted: std::collections::BTreeMap<(u16, u8), Port> =
             ports.into_iter().map(|(k, p)| ((k.port, k.protocol), p)).collect();
@@ -141,7 +154,11 @@ impl Observer {
     }
 
     /// Adds paths that only health checks ask for.
-    pub fn add_health_paths<'a>(&self, pod: PodNumber, paths: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    pub fn add_health_paths<'a>(
+        &self,
+        pod: PodNumber,
+        paths: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Error> {
         let mut maps = self.maps();
         for path in paths {
             let key = HealthPath { pod: pod.0, hash: path_hash(path.as_bytes()) };
@@ -214,14 +231,10 @@ impl Observer {
         packet.extend([key.protocol, 0, 0, 0]);
         packet.extend(asked.kind.to_ne_bytes());
         packet.extend(asked.last_packet.to_ne_bytes());
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        let program: &mut SchedClassifier = program(&mut ebpf, names::COMMAND)?;
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&packet);
-        let result = program
-            .test_run(options)
-            .map_err(|e| Error::Program { name: names::COMMAND, source: Box::new(e) })?;
-        Ok(result.return_value == 1)
+        let result = sys::run_program(self.command.as_fd(), &packet);
+        result
+            .map(|r| r == 1)
+            .map_err(|e| Error::Program { name: names::COMMAND, source: Box::new(e.into()) })
     }
 
     /// Is this tuple a connection of the kubelet's?
@@ -241,7 +254,8 @@ impl Observer {
         for a in addresses {
             let _ = maps.locals.remove(&a);
         }
-        let ports: Vec<PortKey> = maps.ports.keys().filter_map(Result::ok).filter(|k| k.pod == pod.0).collect();
+        let ports: Vec<PortKey> =
+            maps.ports.keys().filter_map(Result::ok).filter(|k| k.pod == pod.0).collect();
         for k in ports {
             let _ = maps.ports.remove(&k);
         }

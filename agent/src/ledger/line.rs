@@ -6,9 +6,9 @@ use lastcall_ebpf::abi::{flag, protocol};
 
 use super::{
     Ledger,
+    join::Row,
     judge::Frame,
     judgement::{Known, Reason, State},
-    join::Row,
     ports::Speaks,
     view::{awaits, counts},
 };

@@ -34,7 +34,12 @@ pub(super) struct NodeDesk {
 }
 
 impl NodeDesk {
-    pub(super) fn new(drains: Arc<Drains>, hook: Option<Arc<Hook>>, node: Arc<Node>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        drains: Arc<Drains>,
+        hook: Option<Arc<Hook>>,
+        node: Arc<Node>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self { drains, hook, node, metrics }
     }
 
@@ -51,7 +56,9 @@ impl NodeDesk {
             Callee::Dialled { pod: Some(address), .. } => {
                 Ok(self.drains.asked(asked(Some(*address), cluster.by_address(*address))))
             }
-            Callee::Dialled { pod: None, .. } => Err("which pod was dialled is not known any more".to_owned()),
+            Callee::Dialled { pod: None, .. } => {
+                Err("which pod was dialled is not known any more".to_owned())
+            }
             Callee::Named(name) => {
                 let facts = cluster.pod(name);
                 let uid = facts.as_ref().map_or("", |f| f.uid.as_str());

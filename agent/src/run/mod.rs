@@ -16,17 +16,22 @@ use crate::{
     config::Config,
     drain::{AttachChoice, Drains, Paces, Services},
     hook::{
-        held::MemoryStore,
+        held::{HeldStore, MemoryStore},
         listen::Listeners,
         server::{HookServer, Limits},
     },
     kernel::{self, Attach, Edges, Hook, HookOptions, Observer},
-    report::{metrics::Metrics, ready::{Heartbeat, Readiness}, serve},
+    report::{
+        metrics::Metrics,
+        ready::{Heartbeat, Readiness},
+        serve,
+    },
     sockets::{Namespaces, OpeningRates},
 };
 
 mod bpffs;
 mod desk;
+mod held;
 mod kubelet;
 mod log;
 mod pages;
@@ -99,6 +104,10 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         None => None,
     };
 
+    if let Some(hook) = &hook {
+        tokio::spawn(kubelet::follow(config.clone(), namespaces.clone(), Arc::clone(hook)));
+    }
+
     let cluster = Cluster::new(Options {
         node_name: config.node_name.clone(),
         hook_port: config.hook_port,
@@ -146,13 +155,20 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
             while edges.next(ring).await.is_ok() {}
         });
     }
-    tokio::spawn(follow_cluster(Arc::clone(&drains), hook.clone(), config.nobody_home_wait));
+    tokio::spawn(follow_cluster(Arc::clone(&drains), hook.clone(), config.bounds.nobody_home_wait));
     tokio::spawn(manifests.run());
     source_read.done(config.endpoints.display().to_string());
 
     let stop = CancellationToken::new();
     let desk = Arc::new(desk::NodeDesk::new(drains, hook.clone(), Arc::clone(&node), metrics));
-    let server = HookServer::new(desk, Arc::new(MemoryStore::default()), Limits::default());
+    let store: Arc<dyn HeldStore> = match held::PinnedStore::open(&pins(&config.bpf_dir)) {
+        Ok(store) => Arc::new(store),
+        Err(e) => {
+            tracing::warn!(error = %causes(&e), "held hooks will not survive this process");
+            Arc::new(MemoryStore::default())
+        }
+    };
+    let server = HookServer::new(desk, store, Limits::default());
     let held = server.held();
     let serving = tokio::spawn(server.serve(listeners, stop.clone()));
     tracing::info!(endpoints = %config.endpoints.display(), hook_port = config.hook_port, "ready");
@@ -189,7 +205,10 @@ async fn follow_cluster(drains: Arc<Drains>, hook: Option<Arc<Hook>>, nobody_hom
 }
 
 /// Beats until a signal; then until nothing is held, a second signal, or the time is up.
-async fn main_loop(heartbeat: &Heartbeat, mut held: tokio::sync::watch::Receiver<usize>) -> anyhow::Result<()> {
+async fn main_loop(
+    heartbeat: &Heartbeat,
+    mut held: tokio::sync::watch::Receiver<usize>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut beat = tokio::time::interval(Duration::from_secs(1));
@@ -265,7 +284,7 @@ impl PendingHook {
             kubelet_process: who.process,
             port: config.hook_port,
             mark: MARK,
-            unknown_wait: UNKNOWN_WAIT.min(config.nobody_home_wait),
+            unknown_wait: UNKNOWN_WAIT.min(config.bounds.nobody_home_wait),
             netns_cookie,
         };
         Ok(self.0.attach(&options)?)

@@ -17,7 +17,9 @@ use crate::{
     report::{
         labels::ConnectionState,
         scrape::{ConnectionCounts, HookCalls, Reading},
-        status::{ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known as KnownStatus, KnownCounts, NodeStatus},
+        status::{
+            ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known as KnownStatus, KnownCounts, NodeStatus,
+        },
     },
 };
 
@@ -34,7 +36,12 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(config: &Config, drains: Arc<Drains>, hook: Option<Arc<Hook>>, problems: Problems) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        drains: Arc<Drains>,
+        hook: Option<Arc<Hook>>,
+        problems: Problems,
+    ) -> Self {
         Self {
             drains,
             hook,

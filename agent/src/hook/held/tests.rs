@@ -26,6 +26,7 @@ fn pair() -> Pair {
 fn greeted(mut caller: TcpStream, mut ours: TcpStream) -> Pair {
     caller.set_read_timeout(Some(PATIENCE)).expect("a socket");
     ours.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    ours.set_write_timeout(Some(PATIENCE)).expect("a socket");
     caller.write_all(b"question").expect("sent");
     let mut question = [0; 8];
     ours.read_exact(&mut question).expect("8 bytes");
@@ -87,6 +88,25 @@ fn a_connection_is_made_again_and_answered() {
     assert_eq!(all_of(caller).expect("no reset"), "answer");
 }
 
+#[test]
+fn what_is_made_again_is_what_was_held() {
+    let Pair { mut caller, mut ours } = pair();
+    // Both windows have grown.
+    let mut much = vec![0; 200_000];
+    std::thread::scope(|s| {
+        s.spawn(|| caller.write_all(&[1; 200_000]).expect("read"));
+        ours.read_exact(&mut much).expect("written");
+    });
+    let held = hold(&ours).expect("root");
+    drop(ours);
+    let again = hold(&restore(&held).expect("nobody holds it")).expect("root");
+    assert!(again.at > held.at && again.timestamp.wrapping_sub(held.timestamp) < 1000);
+    // The probe that asks whether the peer is there moves these marks, not the window.
+    let window = Window { snd_wl1: held.window.snd_wl1, rcv_wup: held.window.rcv_wup, ..again.window };
+    assert_eq!(HeldConnection { at: held.at, timestamp: held.timestamp, window, ..again }, held);
+    assert_ne!((held.mss, held.options, held.rcv_wscale, held.window.snd_wnd), (0, 0, 0, 0));
+}
+
 /// The kubelet's keep-alives have seen newer timestamps than the saved one.
 #[test]
 fn a_connection_held_through_keep_alives_is_made_again_and_answered() {
@@ -115,6 +135,7 @@ fn it_can_be_held_and_made_again_many_times() {
     let long = "x".repeat(200_000);
     let reader = std::thread::spawn(|| all_of(caller));
     ours.set_nonblocking(false).expect("a socket");
+    ours.set_write_timeout(Some(PATIENCE)).expect("a socket");
     ours.write_all(long.as_bytes()).expect("restored");
     drop(ours);
     assert_eq!(reader.join().expect("no panic").expect("no reset").len(), long.len());

@@ -59,8 +59,9 @@ impl<D: Desk> Running<D> {
                     }
                     continue;
                 }
-                accepted = accept(listeners.presence.as_ref()) => accepted,
+                // Hooks before direct callers, however many of those there are.
                 accepted = accept(Some(&listeners.door)) => accepted,
+                accepted = accept(listeners.presence.as_ref()) => accepted,
             };
             match accepted {
                 Ok(stream) => {
@@ -151,7 +152,7 @@ impl<D: Desk> Running<D> {
     pub(super) async fn finish(mut self) {
         let limits = &self.shared.limits;
         let mut held = self.shared.held.subscribe();
-        let longest = time::sleep(limits.header + limits.status + limits.farewell * 2);
+        let longest = time::sleep(limits.header + limits.status + limits.farewell);
         tokio::pin!(longest);
         while self.tasks.len() > *held.borrow_and_update() {
             tokio::select! {
@@ -204,7 +205,6 @@ async fn serve_line<D: Desk>(shared: &Shared<D>, line: &Arc<Line>) {
         }
         () = too_late => tracing::debug!(peer = %line.peer, "a caller does not take its answer"),
     }
-    line.linger(farewell).await;
 }
 
 /// An answer without hyper.

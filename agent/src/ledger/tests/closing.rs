@@ -4,7 +4,7 @@ use lastcall_ebpf::abi::flag;
 
 use super::fixtures::*;
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     sockets::{Socket, TcpState},
 };
 

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use crate::{
     cluster::Exposure,
-    drain::{
-        contract::{Contract, Until},
-        policy::{Circumstances, Decision, Dumps, Outcome, Verdict, Waiting, decide},
-    },
+    contract::{Contract, Until},
+    drain::policy::{Circumstances, Decision, Dumps, Outcome, Verdict, Waiting, decide},
     ledger::{Completeness, View},
     moment::Moment,
 };

@@ -16,9 +16,7 @@ use super::{
 };
 use crate::{
     contract::Contract,
-    drain::{
-        policy::{Circumstances, Decision, Outcome, decide},
-    },
+    drain::policy::{Circumstances, Decision, Outcome, decide},
     ledger::Ledger,
     moment::Moment,
 };

@@ -11,9 +11,7 @@ use super::model::{HTTP, InFlight, Report, SQL, World};
 use crate::{
     cluster::Exposure,
     contract::{Contract, Until},
-    drain::{
-        policy::{Circumstances, Decision, Dumps, Outcome, decide},
-    },
+    drain::policy::{Circumstances, Decision, Dumps, Outcome, decide},
     ledger::Ledger,
     moment::Moment,
 };
@@ -207,7 +205,8 @@ impl Run {
     }
 
     fn dump_begins(&mut self, early: u64) {
-        self.tick();
+        // A dump takes time: what ends by the clock ends at last.
+        self.world.pass(Duration::from_micros(500));
         self.dump_begins_with = self.truth_now();
         self.world.dump_begins(early);
     }
@@ -330,7 +329,7 @@ impl Run {
     }
 
     /// Nothing happens any more, and the task goes on by itself until it answers.
-    fn to_the_end(&mut self) -> Result<Outcome, TestCaseError> {
+    fn runs_out(&mut self) -> Result<Outcome, TestCaseError> {
         let mut reconciled = self.world.now;
         for _ in 0..20_000 {
             if let Some(report) = self.read() {
@@ -357,7 +356,8 @@ impl Run {
                 }
             }
         }
-        Err(TestCaseError::fail("no answer"))
+        let last = self.trace.len().saturating_sub(6);
+        Err(TestCaseError::fail(format!("no answer: {:#?}", &self.trace[last..])))
     }
 }
 
@@ -412,7 +412,7 @@ fn play(setting: &Setting, events: &[Event], zero: Moment) -> Result<Vec<(u64, S
         }
     }
     let began = run.at.began;
-    let outcome = run.to_the_end()?;
+    let outcome = run.runs_out()?;
     prop_assert!(run.world.now <= run.at.deadline + Duration::from_millis(1), "too late");
     // When nothing is left, and nothing but time can tell more, "drained" must come.
     let clear = run.world.in_flight().is_empty() && run.world.conns.iter().all(|c| !c.open);

@@ -154,8 +154,7 @@ impl World {
             followed: false,
         };
         if self.attached {
-            let taken = self.conns.iter().filter(|c| c.entry.is_some()).count();
-            if taken < self.capacity {
+            if self.has_room() {
                 conn.entry = Some(self.entry(wire, flag::NEW));
             } else {
                 self.pod.refused += 1;
@@ -163,6 +162,10 @@ impl World {
         }
         self.conns.push(conn);
         self.packet();
+    }
+
+    fn has_room(&self) -> bool {
+        self.conns.iter().filter(|c| c.entry.is_some()).count() < self.capacity
     }
 
     fn packet(&mut self) {
@@ -185,7 +188,7 @@ impl World {
     fn leaves(&mut self, i: usize) -> Option<&mut Connection> {
         self.packet();
         let fresh = self.entry(self.conns[i].wire, 0);
-        let room = self.conns.iter().filter(|c| c.entry.is_some()).count() < self.capacity;
+        let room = self.has_room();
         let (now, redirect, attached) = (self.now, self.redirect, self.attached);
         if attached && self.conns[i].entry.is_none() && !room {
             self.pod.refused += 1;
@@ -209,7 +212,7 @@ impl World {
         }
         let fresh = self.entry(c.wire, 0);
         self.packet();
-        let room = self.conns.iter().filter(|c| c.entry.is_some()).count() < self.capacity;
+        let room = self.has_room();
         let (now, redirect, attached) = (self.now, self.redirect, self.attached);
         let c = &mut self.conns[i];
         // The request carries the acknowledgement of the response before it.
@@ -250,7 +253,10 @@ impl World {
         if !c.open || !c.unanswered || c.server_fin || c.vanished {
             return;
         }
-        let pieces = if self.whole_answers { 1 } else { pieces.max(1) };
+        // What dumps alone cannot see is not asked of them: a response that pauses with all of it
+        // acknowledged so far.
+        let unseen = self.attached && c.entry.is_none() && !self.has_room();
+        let pieces = if self.whole_answers || unseen { 1 } else { pieces.max(1) };
         let followed = c.followed;
         self.conns[i].unanswered = false;
         self.conns[i].to_send = pieces;
@@ -400,7 +406,7 @@ impl World {
         if let Some(lost) = lost {
             sockets.retain(|s| lost >> (s.cookie % 64) & 1 == 0);
         }
-        sockets.extend([HTTP, SQL, PROXY].map(|port| listener(port)));
+        sockets.extend([HTTP, SQL, PROXY].map(listener));
         Some((
             started,
             Report::Dump(Dump { started, finished: self.now, interrupted: lost.is_some(), sockets }),

@@ -1,0 +1,54 @@
+//! The verdict, for everyone who waits, in words.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Drain, Happened, Verdict,
+    policy::{self, Outcome},
+};
+use crate::{ledger::View, moment::Moment};
+
+/// Ends a drain of a pod that was never seen.
+pub(super) fn blind(drain: &Drain, outcome: Outcome, why: &str) {
+    let now = Moment::now();
+    let view = drain.ledger().view(now, &drain.contract);
+    conclude(drain, &policy::Verdict { outcome, awaited: 0, open: 0 }, why, view, now, None);
+}
+
+/// Tells everyone who waits.
+pub(super) fn conclude(
+    drain: &Drain,
+    verdict: &policy::Verdict,
+    why: &str,
+    view: View,
+    at: Moment,
+    after_last_close: Option<Duration>,
+) -> Arc<Verdict> {
+    let outcome = verdict.outcome;
+    let terminating = drain.identity().facts.is_some_and(|f| f.terminating.is_some());
+    let verdict = Arc::new(Verdict { outcome, at, why: why.to_owned(), view, after_last_close, terminating });
+    drain.happened(&Happened::Ended(outcome, at.since(drain.began)));
+    drain.progress.send_modify(|p| {
+        p.waiting_for = String::new();
+        p.view = Some(view);
+        p.verdict = Some(Arc::clone(&verdict));
+    });
+    verdict
+}
+
+/// One sentence for people: how it ended, and what settle was used.
+pub(super) fn explain(verdict: &policy::Verdict, settle: &policy::Settle) -> String {
+    let policy::Verdict { outcome, awaited, open } = *verdict;
+    match outcome {
+        Outcome::Drained if open == 0 => format!("no connection is left; {settle}"),
+        Outcome::Drained => format!("nothing is in flight on the {open} connections left; {settle}"),
+        Outcome::Busy => format!(
+            "{awaited} connections are never without a request for long, and nobody leaves: \
+             a closed loop of clients, which no waiting ends; turn on the last call"
+        ),
+        Outcome::Deadline => format!("the grace is used up with {awaited} connections in flight; {settle}"),
+        Outcome::Forced => "the Pod object is gone or replaced".to_owned(),
+        Outcome::Restart => "a container restarts, the pod stays".to_owned(),
+        Outcome::Gone => "nothing of the pod listens any more".to_owned(),
+    }
+}
