@@ -18,7 +18,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// Long enough to attach.
 const A_MOMENT: Duration = Duration::from_secs(1);
 /// A drain without a Service settles after this on the hook; time to arrange something.
-const SLOWLY: &str = "/drain?settle=6s";
+const SLOWLY: &str = "/drain?settle=4s";
 
 /// A pod whose port 8080 the test serves, and which declares 8081 for others to drop.
 fn web(node: &Node, path: &str) -> Result<(Pod, Server)> {
@@ -38,7 +38,7 @@ fn thinking(client: &Client, pod: &Pod, server: &Server) -> Result<(Conn, Conn)>
 
 /// The hook is held by the request, and answered by its end.
 fn holds_until_done(stop: &Stop, (mut asking, mut served): (Conn, Conn)) -> Result<()> {
-    ensure!(stop.still_held_after(Duration::from_secs(9)), "answered with a request in flight");
+    ensure!(stop.still_held_after(Duration::from_secs(7)), "answered with a request in flight");
     served.respond("here it is")?;
     asking.response()?;
     asking.close();
@@ -53,9 +53,13 @@ fn fallbacks(agent: &Agent, reason: &str) -> Result<f64> {
 }
 
 /// Whether the pod's port 8081 can be reached: somebody listens, unless a policy says no.
-fn reaches_admin(client: &Client, pod: &Pod) -> bool {
+fn reaches_admin(client: &Client, pod: &Pod, admin: &Server) -> Result<bool> {
     let to = pod.addr(8081);
-    client.run(|| TcpStream::connect_timeout(&to, Duration::from_millis(700))).is_ok()
+    let reached = client.run(|| TcpStream::connect_timeout(&to, Duration::from_millis(1500))).is_ok();
+    if reached {
+        admin.accept()?.close();
+    }
+    Ok(reached)
 }
 
 /// Somebody's policy drops one port, from before the drain and from within it; it keeps its verdict, and
@@ -68,14 +72,14 @@ fn a_policy_keeps_its_verdict(
     for place in [Place::Last, Place::First] {
         let agent = node.agent().flag("--attach", attach).start()?;
         let (pod, server) = web(node, SLOWLY)?;
-        let _admin = pod.listen(8081)?;
+        let admin = pod.listen(8081)?;
         let client = node.client()?;
-        ensure!(reaches_admin(&client, &pod), "nothing to drop");
+        ensure!(reaches_admin(&client, &pod, &admin)?, "nothing to drop");
         let before = if place == Place::Last { policy(&pod, place)? } else { None };
         let stop = node.kubelet().delete(&pod)?;
         ensure!(stop.still_held_after(A_MOMENT), "answered before it settled");
         let within = if place == Place::First { policy(&pod, place)? } else { None };
-        ensure!(!reaches_admin(&client, &pod), "the policy at {place:?} was bypassed");
+        ensure!(!reaches_admin(&client, &pod, &admin)?, "the policy at {place:?} was bypassed");
         holds_until_done(&stop, thinking(&client, &pod, &server)?)?;
         ensure!(fallbacks(&agent, "blind")? == 0.0, "the agent saw nothing of what was let through");
         drop((before, within));
