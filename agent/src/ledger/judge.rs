@@ -211,7 +211,9 @@ impl Frame<'_> {
             };
         }
         let older = !c.has(flag::NEW);
-        if older && c.has(flag::OUT) && !c.has(flag::IN) && !c.has(flag::H2_FOLLOWED) && !bytes_only {
+        // A response that began before our eyes is known to have ended; nothing is known of any other.
+        let followed = c.has(flag::BOUNDARY) || c.has(flag::H2_FOLLOWED);
+        if older && c.has(flag::OUT) && !c.has(flag::IN) && !followed && !bytes_only {
             let wait = doubt_after.max(idle_after);
             let judged = Judgement::until(
                 self.now,
