@@ -124,7 +124,9 @@ impl Task {
             let timer = wait_until.min(next_dump).min(resample);
             let rest = now + read_took * READ_SHARE;
             let wake = Arc::clone(&self.drain.wake);
-            self.woken = false;
+            // Where a close asks for a dump that has to wait its turn, the close is still what came last.
+            let due = wait_until <= now + policy::LOOK_AGAIN;
+            self.woken &= due && view.awaited > 0 && view.awaited_by_dump == view.awaited;
             tokio::select! {
                 biased;
                 () = wake.empty.notified() => self.woken = true,

@@ -30,7 +30,7 @@ pub const POLL: Duration = Duration::from_millis(100);
 /// A stalled drain looks for an instant with nothing at work this often.
 const INSTANT: Duration = Duration::from_millis(20);
 /// Dumps that follow packets, not time, are at least this far apart.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// After a dump that failed, the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
