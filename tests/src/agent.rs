@@ -63,6 +63,17 @@ impl AgentBuilder {
             .flag("--kubelet-cgroup", &kubelet.cgroup().to_string_lossy())
             .flag("--hook-port", &HOOK_PORT.to_string())
             .flag("--metrics-address", &format!("127.0.0.1:{METRICS_PORT}"))
+            .flags_of_the_run()
+    }
+
+    /// Flags that a whole run of the tests is done with: `LASTCALL_TEST_FLAGS="--attach clsact"`.
+    fn flags_of_the_run(mut self) -> Self {
+        let flags = env::var("LASTCALL_TEST_FLAGS").unwrap_or_default();
+        let mut words = flags.split_whitespace();
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            self = self.flag(name, value);
+        }
+        self
     }
 
     /// Sets a flag; one that is set already gets the new value.
