@@ -187,6 +187,11 @@ fn segment(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod, now
     if entry.is_null() {
         run.fresh = Connection { first_seen: now, last_packet: now, protocol: port.protocol, ..EMPTY };
         if !enter(skb, direction, run, pod) {
+            // A connection that is older than the attach and has been silent since: only a dump knows it,
+            // and only a dump can show that it has ended.
+            if run.packet.flags & (tcp::FIN | tcp::RST) != 0 {
+                tell(pod, run.key.pod, edge::LOOK, now);
+            }
             return;
         }
         entry = find(run);
@@ -272,7 +277,11 @@ fn enter(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod) -> bo
             if isn.is_some_and(|isn| run.packet.acknowledgement == isn.wrapping_add(1)) {
                 run.fresh.flags = flag::NEW;
                 let _ = HANDSHAKES.remove(&run.key);
-            } else if run.packet.payload == 0 || !established(skb, run) {
+            } else if run.packet.payload == 0 && run.packet.flags & tcp::FIN == 0 {
+                return false;
+            } else if !established(skb, run) {
+                // A FIN is worth the question too: without it the end of a connection that has been
+                // silent since the attach would not show in the packets.
                 return false;
             }
         }

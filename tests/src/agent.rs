@@ -46,11 +46,14 @@ pub struct Agent {
 pub struct AgentBuilder {
     host: Arc<Host>,
     args: Vec<String>,
+    under: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl AgentBuilder {
     pub(crate) fn new(host: &Arc<Host>, kubelet: &Kubelet) -> Self {
-        let builder = Self { host: Arc::clone(host), args: vec!["agent".to_owned()] };
+        let args = vec!["agent".to_owned()];
+        let builder = Self { host: Arc::clone(host), args, under: Vec::new(), variables: Vec::new() };
         builder
             .flag("--endpoints", MANIFESTS_DIR)
             .flag("--netns-dir", NETNS_DIR)
@@ -70,9 +73,29 @@ impl AgentBuilder {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has it executed by another program, such as `setpriv` with its flags.
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Starts it and does not wait.
     pub fn start_unready(self) -> Result<Arc<Agent>> {
-        let mut command = Command::new(agent_binary()?);
+        let mut command = match self.under.split_first() {
+            None => Command::new(agent_binary()?),
+            Some((program, flags)) => {
+                let mut command = Command::new(program);
+                command.args(flags).arg(agent_binary()?);
+                command
+            }
+        };
+        command.envs(self.variables);
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = self.host.start(command, self.host.netns(), "agent")?;
         let log = Arc::new(Journal::default());
@@ -156,6 +179,11 @@ impl Agent {
     /// Whether the process ends within `timeout`.
     pub fn exited_within(&self, timeout: Duration) -> bool {
         self.process.exited_within(timeout)
+    }
+
+    /// The exit code, if it ends within `timeout` and not by a signal.
+    pub fn exit_code_within(&self, timeout: Duration) -> Option<i32> {
+        self.process.exit_code_within(timeout)
     }
 
     /// Waits for a line of the log that contains `text`.

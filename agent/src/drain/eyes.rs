@@ -50,7 +50,8 @@ pub(super) struct Eyes {
     attachments: BTreeMap<u32, Attachment>,
     addresses: BTreeSet<IpAddr>,
     fallback: Option<Fallback>,
-    /// Bytes received on counted sockets and packets seen, at the last dump.
+    /// Bytes received on counted sockets at the last dump, and packets that had come in when it began: one
+    /// that came while the sockets were listed must not be missed in the next comparison.
     witnessed: Option<(u64, u64)>,
     /// The sockets of the last dump, by cookie.
     dumped: BTreeMap<u64, (SocketAddr, SocketAddr)>,
@@ -253,10 +254,11 @@ impl Eyes {
 
     /// Dumps the namespace's sockets.
     pub(super) async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
+        let before = self.packets_in();
         match self.namespace.dump_async(Filter::drain()).await {
             Ok(mut dump) => {
                 self.look_again(&mut dump).await;
-                self.compare(drain, &dump);
+                self.compare(drain, &dump, before);
                 Some(dump)
             }
             Err(e) => {
@@ -307,31 +309,30 @@ impl Eyes {
         ports.into_iter().collect()
     }
 
-    /// Bytes that move while no packet is seen: something before our program ends the packets' way.
-    fn compare(&mut self, drain: &Drain, dump: &Dump) {
+    /// Bytes that come in while no packet is seen to: something before our program ends the packets' way.
+    /// Blind to what goes out we only wait longer. `before`: packets seen when this dump began.
+    fn compare(&mut self, drain: &Drain, dump: &Dump, before: Option<u64>) {
         if !self.by_kernel() {
             return;
         }
-        let (Some(observer), Some(number)) = (&self.services.observer, self.number) else { return };
-        let Ok(pod) = observer.pod(number) else { return };
+        let (Some(packets), Some(before)) = (self.packets_in(), before) else { return };
         let outside = |s: &&crate::sockets::Socket| {
-            !s.peer.ip().is_loopback() && !self.addresses.contains(&s.peer.ip()) && s.info.is_some()
+            !s.peer.ip().is_loopback() && !self.addresses.contains(&s.peer.ip())
         };
-        let received: u64 = dump
-            .sockets
-            .iter()
-            .filter(outside)
-            .filter_map(|s| s.info.as_ref())
-            .map(|i| i.bytes_received)
-            .sum();
-        let packets = pod.packets_in + pod.packets_out;
-        if let Some((bytes_before, packets_before)) = self.witnessed
-            && received > bytes_before
+        let infos = dump.sockets.iter().filter(outside).filter_map(|s| s.info.as_ref());
+        let received = infos.map(|i| i.bytes_received).sum();
+        if let Some((received_before, packets_before)) = self.witnessed
+            && received > received_before
             && packets == packets_before
         {
             self.fall_back(drain, Fallback::Blind);
         }
-        self.witnessed = Some((received, packets));
+        self.witnessed = Some((received, before));
+    }
+
+    /// Packets to the pod that the programs have seen.
+    fn packets_in(&self) -> Option<u64> {
+        Some(self.services.observer.as_ref()?.pod(self.number?).ok()?.packets_in)
     }
 
     /// Takes entries out of the kernel's table that a dump has proved gone.

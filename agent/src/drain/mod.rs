@@ -24,10 +24,9 @@ use crate::{
     moment::Moment,
 };
 
-pub use crate::contract;
-
 mod eyes;
 mod happened;
+mod noise;
 mod place;
 pub mod policy;
 pub mod registry;

@@ -88,17 +88,19 @@ pub fn identify(
             "this is the node's own address: a hook without `host` reaches the agent from a pod with its own \
              network; a hostNetwork pod needs `host: 127.0.0.1` and `path: /drain/NAMESPACE/NAME`",
         ),
-        (Door::Dialled(bits), Path::Drain(name)) => {
+        // Whatever the path: it is the kubelet's call for this pod, and a refusal would be SIGTERM at once
+        // for a slip of the pen.
+        (Door::Dialled(bits), path) => {
             let pod = dialled(bits).map(|pod| pod.to_canonical());
-            if name != Name::None {
-                warnings
-                    .push("the path names a pod, but the hook's own pod drains: that name is ignored".into());
+            match path {
+                Path::Drain(Name::None) => {}
+                Path::Drain(_) => warnings
+                    .push("the path names a pod, but the hook's own pod drains: that name is ignored".into()),
+                Path::Status(_) | Path::Malformed | Path::Unknown => warnings
+                    .push("there is no such path for a hook: taken for /drain; write `path: /drain`".into()),
             }
             warnings.extend(pod.and_then(|pod| host_disagrees(host?, pod)));
             Asked::Dialled { bits, pod }
-        }
-        (Door::Dialled(_), Path::Status(_)) => {
-            refused(StatusCode::FORBIDDEN, "status pages are for callers on 127.0.0.1")
         }
         (Door::Direct, Path::Drain(Name::Pod(pod))) => Asked::Named(pod),
         (Door::Direct, Path::Drain(Name::None)) => {
@@ -108,7 +110,7 @@ pub fn identify(
         (Door::Direct, Path::Drain(Name::Malformed) | Path::Malformed) => {
             refused(StatusCode::BAD_REQUEST, "NAMESPACE/NAME is not the name of a pod")
         }
-        (_, Path::Malformed | Path::Unknown) => refused(
+        (Door::Direct, Path::Unknown) => refused(
             StatusCode::NOT_FOUND,
             "no such path: there are /drain for a hook, and on 127.0.0.1 /drain/NAMESPACE/NAME, /status, \
              /status/NAMESPACE/NAME and /connections/NAMESPACE/NAME",

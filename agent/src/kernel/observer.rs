@@ -13,7 +13,7 @@ use std::{
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, lpm_trie},
-    programs::{SchedClassifier, TestRun, TestRunOptions},
+    programs::SchedClassifier,
 };
 use ipnet::IpNet;
 use lastcall_ebpf::{
@@ -48,6 +48,8 @@ pub struct Observer {
     pub(super) ebpf: Mutex<Ebpf>,
     maps: Mutex<Maps>,
     connections: HashMap<MapData, FlowKey, Connection>,
+    /// The program [`names::COMMAND`], by itself: running it waits for no attach.
+    command: OwnedFd,
     /// The same map, for reading in batches.
     batch: OwnedFd,
     probes: HashMap<MapData, ProbeKey, u64>,
@@ -69,11 +71,15 @@ impl Observer {
             let program: &mut SchedClassifier = program(&mut ebpf, name)?;
             program.load().map_err(|e| Error::Program { name, source: Box::new(e) })?;
         }
+        let command: &mut SchedClassifier = program(&mut ebpf, names::COMMAND)?;
+        let command = command.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
+        let command = command.map_err(|e| Error::Program { name: names::COMMAND, source: Box::new(e) })?;
         let batch = match ebpf.map(names::CONNECTIONS) {
             Some(aya::maps::Map::HashMap(data)) => data.fd().as_fd().try_clone_to_owned(),
             _ => return Err(Error::Missing(names::CONNECTIONS)),
         };
         Ok(Self {
+            command,
             batch: batch.map_err(map_error("open", names::CONNECTIONS))?,
             maps: Mutex::new(Maps {
                 locals: take(&mut ebpf, names::LOCALS)?,
@@ -225,14 +231,10 @@ impl Observer {
         packet.extend([key.protocol, 0, 0, 0]);
         packet.extend(asked.kind.to_ne_bytes());
         packet.extend(asked.last_packet.to_ne_bytes());
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        let program: &mut SchedClassifier = program(&mut ebpf, names::COMMAND)?;
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&packet);
-        let result = program
-            .test_run(options)
-            .map_err(|e| Error::Program { name: names::COMMAND, source: Box::new(e) })?;
-        Ok(result.return_value == 1)
+        let result = sys::run_program(self.command.as_fd(), &packet);
+        result
+            .map(|r| r == 1)
+            .map_err(|e| Error::Program { name: names::COMMAND, source: Box::new(e.into()) })
     }
 
     /// Is this tuple a connection of the kubelet's?

@@ -59,7 +59,9 @@ impl Frame<'_> {
         if last.is_some_and(|s| s.vanished()) {
             return vanished(Known::Seen, Moment(entry.last_packet));
         }
-        let judgement = self.by_packets(row, entry, sample);
+        let mut judgement = self.by_packets(row, entry, sample);
+        // No other packet tells whether the reset was the peer's.
+        judgement.by_dump |= entry.has(flag::RESET_IN);
         self.leniently(row, entry.owed().is_some(), judgement)
     }
 

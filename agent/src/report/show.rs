@@ -65,6 +65,10 @@ pub fn watch(address: SocketAddr, json: bool) -> Result<(), Error> {
         if let Err(error) = written {
             return closed(error);
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a command of one thread, which has nothing else to do"
+        )]
         thread::sleep(INTERVAL);
     }
 }

@@ -90,7 +90,13 @@ fn a_connection_is_made_again_and_answered() {
 
 #[test]
 fn what_is_made_again_is_what_was_held() {
-    let Pair { caller: _caller, ours } = pair();
+    let Pair { mut caller, mut ours } = pair();
+    // Both windows have grown.
+    let mut much = vec![0; 200_000];
+    std::thread::scope(|s| {
+        s.spawn(|| caller.write_all(&[1; 200_000]).expect("read"));
+        ours.read_exact(&mut much).expect("written");
+    });
     let held = hold(&ours).expect("root");
     drop(ours);
     let again = hold(&restore(&held).expect("nobody holds it")).expect("root");

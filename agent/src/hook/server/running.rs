@@ -59,8 +59,9 @@ impl<D: Desk> Running<D> {
                     }
                     continue;
                 }
-                accepted = accept(listeners.presence.as_ref()) => accepted,
+                // Hooks before direct callers, however many of those there are.
                 accepted = accept(Some(&listeners.door)) => accepted,
+                accepted = accept(listeners.presence.as_ref()) => accepted,
             };
             match accepted {
                 Ok(stream) => {

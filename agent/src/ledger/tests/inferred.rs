@@ -2,7 +2,7 @@
 
 use super::fixtures::*;
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     sockets::{Socket, TcpInfo},
 };
 

@@ -4,7 +4,7 @@ use lastcall_ebpf::abi::{self, flag, protocol};
 
 use super::fixtures::*;
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     ledger::{Completeness, Ledger},
     sockets::{Dump, Socket, TcpState},
 };
@@ -193,8 +193,30 @@ fn an_entry_without_a_cookie_stays_while_any_socket_has_its_peer() {
     ] {
         let mut ledger = ledger();
         ledger.reads(1001.1, &[entry]);
-        assert_eq!(ledger.dumps(1002.0, &[socket.clone()]).is_empty(), stays, "{socket:?}");
+        assert_eq!(ledger.dumps(1002.0, std::slice::from_ref(&socket)).is_empty(), stays, "{socket:?}");
     }
+}
+
+#[test]
+fn an_entry_without_a_cookie_stays_while_its_peers_only_socket_is_anothers() {
+    let mut ledger = ledger();
+    let named = (key(HTTP, 40_000), new(1001.0).cookie(7).on(PROXY).asks(1001.0));
+    let nameless = (key(SQL, 40_000), older(1001.0).asks(1001.0).speaks(protocol::UNKNOWN));
+    ledger.reads(1001.1, &[named, nameless]);
+    assert_eq!(ledger.dumps(1002.0, &[socket(7, PROXY, 40_000)]), []);
+    assert_eq!(counts(&ledger, 1002.0), (2, 2));
+    assert_eq!(ledger.dumps(1003.0, &[]).len(), 2);
+}
+
+#[test]
+fn the_same_tuple_under_another_cookie_is_no_proof_of_life() {
+    let mut ledger = ledger();
+    let done = new(1001.0).cookie(7).on(HTTP).asks(1001.0).answers(1001.1).acks(1001.2);
+    ledger.reads(1003.0, &[(key(HTTP, 40_000), done)]);
+    let stale = ledger.dumps(1004.0, &[socket(8, SQL, 40_000), socket(9, HTTP, 40_000)]);
+    assert_eq!(stale.iter().map(|s| s.cookie).collect::<Vec<_>>(), [7]);
+    let lines = ledger.lines(at(1004.0), &Contract::default());
+    assert_eq!(lines.iter().map(|l| l.cookie).collect::<Vec<_>>(), [Some(8), Some(9)]);
 }
 
 #[test]
@@ -263,12 +285,11 @@ fn an_interrupted_dump_proves_what_it_shows_and_nothing_else() {
     let quiet = socket(8, HTTP, 40_001);
     let entry = (key(HTTP, 40_000), new(1001.0).cookie(7).on(HTTP).asks(1001.5));
     ledger.dumps(1001.6, &[socket(7, HTTP, 40_000), quiet]);
-    ledger.reads(1001.7, &[entry]);
+    ledger.reads(1001.7, &[entry, (key(HTTP, 40_003), new(1001.65))]);
     let part = Dump { interrupted: true, ..dump(1003.0, &[socket(9, HTTP, 40_002)]) };
     assert_eq!(ledger.dump(&part), []);
-    ledger.reads(1003.1, &[entry]);
     let view = ledger.auto(1003.1);
-    assert_eq!(view.open, 3, "both that it does not show, and the one that it does");
+    assert_eq!(view.open, 4, "the three that it does not show, and the one that it does");
     assert_eq!((view.dump_started, view.interrupted), (Some(at(1001.6)), Some(at(1003.0))));
     ledger.dumps(1004.0, &[]);
     assert_eq!((ledger.auto(1004.0).open, ledger.auto(1004.0).interrupted), (0, None));

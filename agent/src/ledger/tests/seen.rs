@@ -3,7 +3,7 @@
 use lastcall_ebpf::abi::{Connection, flag, protocol};
 
 use super::fixtures::*;
-use crate::drain::contract::{Contract, Until};
+use crate::contract::{Contract, Until};
 
 /// One entry, read at 1100 s, judged then.
 fn judged(port: u16, entry: Connection, contract: &Contract) -> String {

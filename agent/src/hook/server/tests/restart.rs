@@ -6,8 +6,6 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use socket2::{SockRef, TcpKeepalive};
-
 use super::*;
 use crate::hook::held::{HELD_VERSION, HeldRecord, held_flag};
 
@@ -121,13 +119,10 @@ async fn a_query_too_long_to_keep_is_told_after_the_restart() {
 async fn callers_in_the_queue_of_a_server_that_stops_are_still_read() {
     let served = Served::start();
     let store = Arc::clone(&served.store);
-    // The server has no time to accept them: one thread, nothing awaited in between.
-    let mut callers = Vec::new();
-    for (to, target) in [([127, 5, 6, 7], "/drain"), ([127, 0, 0, 1], "/drain/web/web-0")] {
-        let mut caller = std::net::TcpStream::connect((Ipv4Addr::from(to), served.port)).expect("it listens");
-        caller.write_all(get(target).as_bytes()).expect("sent");
-        callers.push(caller);
-    }
+    let _callers = [
+        served.hook_at_once([127, 5, 6, 7], "/drain"),
+        served.hook_at_once([127, 0, 0, 1], "/drain/web/web-0"),
+    ];
     served.stop.cancel();
     let desk = Arc::clone(&served.desk);
     desk.arrivals(2).await;
