@@ -97,7 +97,8 @@ builds a node out of network namespaces, with two pods behind a proxy that learn
 late, as kube-proxy does, and replaces both pods three seconds into the load. The app ends the moment it
 gets SIGTERM; the clients never retry.
 
-  coming and going   50 new connections a second with one request each, and 2 a second that take 2 s
+  coming and going   50 new connections a second with one quick request each, and 10 a second with one that takes
+                     0.4 s to send and 2 s to answer
   busy               50 connections that stay, each sending one 200 ms POST after the other
 
   none               no preStop hook
