@@ -15,6 +15,7 @@ use std::{fs, thread};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use lastcall_tests::agent::agent_binary;
+use lastcall_tests::leftovers;
 use lastcall_tests::load::Kind;
 use nix::unistd::geteuid;
 
@@ -71,7 +72,11 @@ fn demo(args: &Args) -> Result<ExitCode> {
         let error = outcome.error.as_deref().unwrap_or_default();
         eprintln!("{} under {} did not work: {error}\n", outcome.name, outcome.load);
     }
-    println!("It took {:.0} s. Nothing is left on this machine.", started.elapsed().as_secs_f64());
+    let left = match leftovers("") {
+        left if left.is_empty() => "Nothing is left on this machine.".to_owned(),
+        left => format!("Left on this machine: {}.", left.join(", ")),
+    };
+    println!("It took {:.0} s. {left}", started.elapsed().as_secs_f64());
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&serde_json::json!({ "rows": outcomes }))?;
         fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
