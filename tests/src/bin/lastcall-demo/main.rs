@@ -102,8 +102,15 @@ builds a node out of network namespaces, with two pods behind a proxy that learn
 late, as kube-proxy does, and replaces both pods three seconds into the load. The app ends the moment it
 gets SIGTERM; the clients never retry.
 
-  coming and going   50 new connections a second with one request each, and 2 a second that take 2 s
+  coming and going   50 new connections a second with one quick request each, and 10 a second with one that takes
+                     0.4 s to send and 2 s to answer
   busy               50 connections that stay, each sending one 200 ms POST after the other
+
+  none               no preStop hook
+  sleep 5, sleep 20  a hook that waits by the clock
+  lastcall           a hook that lastcall answers when the pod has drained
+  agent absent       the same hook, and the agent was killed before the pods were made: the kernel lets the
+                     hook sleep, 5 s for a pod that no agent has seen (20 s for one that it knew)
 "
     );
 }
