@@ -417,6 +417,9 @@ fn request(skb: Skb, run: &mut Scratch, c: &mut Connection, settles: u8) -> bool
     }
     let (start, target) = http::start(&run.request, len as usize);
     let frame = http::frame(&run.request, len as usize, run.packet.payload);
+    if c.flags & (flag::NEW | flag::BOUNDARY) == 0 && http::websocket(&run.request, len as usize, run.packet.payload) {
+        http::upgraded(c);
+    }
     let waited = c.flags & flag::WAITING != 0;
     http::request(c, start, frame);
     if matches!(start, http::Start::Request | http::Start::Head) {
@@ -453,22 +456,31 @@ fn opened(run: &Scratch, c: &mut Connection, pod: *mut Pod, now: u64) {
 /// Outbound payload: the beginning of a response, or more of it.
 #[inline(never)]
 fn response(skb: Skb, run: &mut Scratch, c: &mut Connection) {
-    let status = match skb.payload::<12>(run.packet.payload_offset) {
-        Some(line) if run.packet.payload >= 12 => http::status(&line),
-        _ => None,
-    };
-    match status {
-        Some(status) if c.flags & flag::UPGRADED == 0 => {
-            // Verified once by itself, whatever the caller's paths are: it is a function with a BTF
-            // signature of its own (Linux 5.6).
-            scan_head(skb.0, run.packet.payload_offset, run.packet.payload);
-            http::response_begins(c, status, &run.scan, run.packet.sequence);
-        }
-        _ => http::response_continues(c),
+    if !response_head(skb, run, c, 0) {
+        http::response_continues(c);
+    } else if c.flags & flag::WAITING != 0 && run.scan.body != 0 {
+        // An interim response. The final one may stand behind it in the same segment.
+        let behind = run.scan.body;
+        response_head(skb, run, c, behind);
     }
     if c.flags & (flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED) != 0 {
         http::response_ends(c, tail(skb, &run.packet));
     }
+}
+
+/// Whether a response begins `at` so many bytes of payload; if so, takes its head into account.
+#[inline(always)]
+fn response_head(skb: Skb, run: &mut Scratch, c: &mut Connection, at: u32) -> bool {
+    let (offset, payload) = (run.packet.payload_offset + at, run.packet.payload.wrapping_sub(at));
+    if c.flags & flag::UPGRADED != 0 || run.packet.payload < at + 12 {
+        return false;
+    }
+    let Some(status) = skb.payload::<12>(offset).and_then(|line| http::status(&line)) else { return false };
+    // Verified once by itself, whatever the caller's paths are: it is a function with a BTF
+    // signature of its own (Linux 5.6).
+    scan_head(skb.0, offset, payload);
+    http::response_begins(c, status, &run.scan, run.packet.sequence.wrapping_add(at));
+    true
 }
 
 #[inline(always)]

@@ -167,10 +167,7 @@ fn a_request_behind_another_is_in_doubt_until_doubt_after() {
     let one = new(1001.0).asks(1002.0).answers(1002.1).acks(1002.2).speaks(protocol::HTTP1);
     ledger.reads(1003.0, &[(key(HTTP, 40_000), Connection { streams: 1, ..one })]);
     let said = ledger.says(1012.0, &Contract::default());
-    assert_eq!(
-        said,
-        ["!in flight (several requests at once, not known whether all were answered), doubt"]
-    );
+    assert_eq!(said, ["!in flight (several requests at once, not known whether all were answered), doubt"]);
     assert_eq!(ledger.says(1012.1, &Contract::default()), ["idle (silent for doubt-after), seen"]);
     assert_eq!(ledger.says(1004.0, &until(Until::Idle)), ["idle (silent), seen"]);
 }
