@@ -289,7 +289,9 @@ pub fn response_begins(c: &mut Connection, status: Status, head: &HeadScan, sequ
         return;
     }
     if status.code < 200 {
-        return; // An interim response: the request still waits for the final one.
+        // An interim response: a request waits for the final one, also where it came before the attach.
+        c.flags |= flag::WAITING;
+        return;
     }
     answered(c);
     let no_body = c.flags & flag::HEAD != 0 || status.code == 204 || status.code == 304;

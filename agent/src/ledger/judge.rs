@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use lastcall_ebpf::abi::{Connection, flag};
+use lastcall_ebpf::abi::{Connection, flag, protocol};
 
 use super::{
     inferred::Sample,
@@ -210,8 +210,11 @@ impl Frame<'_> {
                 ..Judgement::rest(State::Closing, Reason::Closing, Known::Seen, payload)
             };
         }
-        let older = !c.has(flag::NEW);
-        if older && c.has(flag::OUT) && !c.has(flag::IN) && !c.has(flag::H2_FOLLOWED) && !bytes_only {
+        // The request came before the attach. An answer of HTTP/1 seen from its status line to its end is
+        // one; of anything else nobody knows how much of it there is.
+        let from_its_start = c.has(flag::BOUNDARY) && c.protocol == protocol::HTTP1;
+        let half_seen = !c.has(flag::NEW) && c.has(flag::OUT) && !c.has(flag::IN) && !from_its_start;
+        if half_seen && !c.has(flag::H2_FOLLOWED) && !bytes_only {
             let wait = doubt_after.max(idle_after);
             let judged = Judgement::until(
                 self.now,
