@@ -417,7 +417,9 @@ fn request(skb: Skb, run: &mut Scratch, c: &mut Connection, settles: u8) -> bool
     }
     let (start, target) = http::start(&run.request, len as usize);
     let frame = http::frame(&run.request, len as usize, run.packet.payload);
-    if c.flags & (flag::NEW | flag::BOUNDARY) == 0 && http::websocket(&run.request, len as usize, run.packet.payload) {
+    if c.flags & (flag::NEW | flag::BOUNDARY) == 0
+        && http::websocket(&run.request, len as usize, run.packet.payload)
+    {
         http::upgraded(c);
     }
     let waited = c.flags & flag::WAITING != 0;

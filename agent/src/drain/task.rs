@@ -21,7 +21,7 @@ use crate::{
     kernel::observer::address,
     ledger::{Stale, View},
     moment::Moment,
-    sockets::{Dump, LinkEvents, Namespace, TcpState},
+    sockets::{Dump, LinkEvents, Namespace, Socket, TcpState},
 };
 
 /// A table that took this long to read is read again no sooner than ten times later, unless nothing is
@@ -229,7 +229,7 @@ impl Task {
 
     async fn look_for_listeners(&mut self, dump: &Dump) {
         let named = self.facts.as_ref().is_some_and(|f| !f.ports.is_empty());
-        let nothing = !dump.sockets.iter().any(|s| s.state == TcpState::Listen || is_open(s.state));
+        let nothing = !dump.sockets.iter().any(|s| s.state == TcpState::Listen || is_owned(s));
         if named && !nothing {
             self.nobody_listens = false;
             return;
@@ -361,6 +361,12 @@ async fn link_change(links: &mut Option<LinkEvents>) {
 /// States in which a connection can still carry something.
 fn is_open(state: TcpState) -> bool {
     !matches!(state, TcpState::TimeWait | TcpState::Close | TcpState::Listen)
+}
+
+/// Somebody has it, or what was sent on it has not all arrived. A pod that has ended leaves FIN-WAIT-2
+/// behind for as long as its clients keep their end.
+fn is_owned(socket: &Socket) -> bool {
+    is_open(socket.state) && (socket.state != TcpState::FinWait2 || socket.inode != 0)
 }
 
 /// What each socket would be called if it were the kubelet's.

@@ -211,8 +211,9 @@ impl Frame<'_> {
             };
         }
         let older = !c.has(flag::NEW);
-        // A response that began before our eyes is known to have ended; nothing is known of any other.
-        let followed = c.has(flag::BOUNDARY) || c.has(flag::H2_FOLLOWED);
+        // An answer of HTTP/1 seen from its status line to its end is one; of anything else nobody knows
+        // how much of it there is.
+        let followed = c.has(flag::BOUNDARY) && c.protocol == protocol::HTTP1 || c.has(flag::H2_FOLLOWED);
         if older && c.has(flag::OUT) && !c.has(flag::IN) && !followed && !bytes_only {
             return self.in_doubt(payload, Reason::Midway);
         }

@@ -213,5 +213,8 @@ fn the_readme_s_table() {
     let table = catalogue::markdown();
     assert!(table.lines().all(|row| row.matches('|').count() == 5), "{table}");
     let readme = include_str!("../../../README.md");
-    assert!(readme.contains(&table), "README.md's table of metrics is not the catalogue's, which is:\n\n{table}");
+    assert!(
+        readme.contains(&table),
+        "README.md's table of metrics is not the catalogue's, which is:\n\n{table}"
+    );
 }

@@ -135,7 +135,8 @@ fn stay_busy(args: &Args, shared: &Shared, until: Instant) {
                 while shared.keep_going(next) && Instant::now() < until {
                     let started = Instant::now();
                     let stream = connection.take().map_or_else(|| connect(args), Ok);
-                    let result = stream.and_then(|stream| Ok((exchange(&stream, text, Duration::ZERO)?, stream)));
+                    let result =
+                        stream.and_then(|stream| Ok((exchange(&stream, text, Duration::ZERO)?, stream)));
                     next = if result.is_ok() { Instant::now() } else { started + work };
                     shared.finished(
                         path,

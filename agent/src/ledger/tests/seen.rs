@@ -173,6 +173,28 @@ fn a_request_behind_another_is_in_doubt_until_doubt_after() {
 }
 
 #[test]
+fn a_whole_response_answers_a_request_older_than_the_attach() {
+    let mut ledger = ledger();
+    let whole = older(1001.0).sends(1001.0).acks(1001.1).speaks(protocol::HTTP1).flags(flag::BOUNDARY);
+    let length = Connection { response_end: whole.out_end, ..whole.flags(flag::RESPONSE_LENGTH) };
+    let half = Connection { response_end: whole.out_end + 1, ..length };
+    let streams = whole.speaks(protocol::HTTP2);
+    ledger.reads(
+        1002.5,
+        &[(key(HTTP, 1), whole), (key(HTTP, 2), length), (key(HTTP, 3), half), (key(HTTP, 4), streams)],
+    );
+    assert_eq!(
+        ledger.says(1004.0, &Contract::default()),
+        [
+            "idle (answered), seen",
+            "idle (answered), seen",
+            "!*in flight (response unfinished), seen",
+            "!in flight (middle of a response whose start was not seen), doubt",
+        ]
+    );
+}
+
+#[test]
 fn idle_is_a_clocks_doing_and_said_in_advance() {
     let mut ledger = ledger();
     let c = new(1001.0).asks(1002.0).answers(1002.5).acks(1002.6);
