@@ -114,8 +114,8 @@ scenarios! {
 
     /// The app is dead before its pod is deleted: nothing of it listens any more.
     fn an_app_already_gone(node) {
-        let _agent = node.agent().start()?;
         let pod = node.pod("web").http(8080).start()?;
+        let _agent = node.agent().start()?;
         pod.kill_app();
         node.cluster().mark_deleted(pod.name(), None)?;
         let answer = node.kubelet().call_hook(&pod)?.answered_within(AT_ONCE)?;

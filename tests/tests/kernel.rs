@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use lastcall_tests::netns::Netns;
 use lastcall_tests::tc::{self, Direction, Place, Policy};
 use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop, scenarios};
 
@@ -46,6 +47,10 @@ fn holds_until_done(stop: &Stop, (mut asking, mut served): (Conn, Conn)) -> Resu
     let answer = stop.answered_within(SOON)?;
     ensure!(answer.outcome() == "drained", "{answer:?}");
     Ok(())
+}
+
+fn inside(pod: &Pod) -> Result<Netns> {
+    pod.netns().context("the pod is gone")
 }
 
 fn fallbacks(agent: &Agent, reason: &str) -> Result<f64> {
@@ -135,13 +140,13 @@ scenarios! {
     fn nothing_is_attached_without_a_drain(node) {
         let agent = node.agent().start()?;
         let (pod, other) = (node.pod("web").echo(5432).start()?, node.pod("other").http(8080).start()?);
-        let (inside, bystander) = (pod.netns().unwrap(), other.netns().unwrap());
+        let (own, bystander) = (inside(&pod)?, inside(&other)?);
         let nothing_at = |what: &str, netns| -> Result<()> {
             let found = tc::attached(netns)?;
             ensure!(found.is_empty(), "attached to {what}: {found:?}");
             Ok(())
         };
-        for (what, netns) in [("the node", node.host().netns()), ("a pod", &inside), ("a pod", &bystander)] {
+        for (what, netns) in [("the node", node.host().netns()), ("a pod", &own), ("a pod", &bystander)] {
             nothing_at(what, netns)?;
         }
         let mut session = node.client()?.connect(&pod, 5432)?;
@@ -149,7 +154,7 @@ scenarios! {
         session.expect("BEGIN")?;
         let stop = node.kubelet().delete(&pod)?;
         ensure!(stop.still_held_after(A_MOMENT), "answered with a session open");
-        let found = tc::attached(&inside)?;
+        let found = tc::attached(&own)?;
         ensure!(found.len() == 2 && found.iter().all(|line| line.starts_with("eth0: 1 TCX")), "{found:?}");
         nothing_at("the node", node.host().netns())?;
         nothing_at("a pod that does not drain", &bystander)?;
@@ -168,19 +173,19 @@ scenarios! {
         answers_rightly(node, &agent)?;
 
         let pod = node.pod("shared").echo(5432).start()?;
-        let inside = pod.netns().unwrap();
-        Policy::Always(tc::NEXT).clsact(&inside, "eth0", 77)?;
-        let before = tc::attached(&inside)?;
+        let netns = inside(&pod)?;
+        Policy::Always(tc::NEXT).clsact(&netns, "eth0", 77)?;
+        let before = tc::attached(&netns)?;
         let session = node.client()?.connect(&pod, 5432)?;
         node.cluster().mark_deleted(pod.name(), None)?;
         let call = node.kubelet().call_hook(&pod)?;
         ensure!(call.still_held_after(A_WHILE), "answered with a session open");
-        let during = tc::attached(&inside)?;
+        let during = tc::attached(&netns)?;
         ensure!(during.len() > before.len() && before.iter().all(|line| during.contains(line)), "{during:?}");
         ensure!(during.iter().any(|line| line.contains("0x1a57ca11")), "not ours: {during:?}");
         session.close();
         ensure!(call.answered_within(AT_ONCE)?.outcome() == "drained");
-        let after = tc::attached(&inside)?;
+        let after = tc::attached(&netns)?;
         ensure!(before.iter().all(|line| after.contains(line)), "was {before:?}, is {after:?}");
         Ok(())
     }
@@ -189,14 +194,14 @@ scenarios! {
     fn a_tcx_policy_keeps_its_verdict(node) {
         a_policy_keeps_its_verdict(node, "tcx", |pod, place| {
             let policy = Policy::Drop(node.family(), 8081);
-            policy.tcx(&pod.netns().unwrap(), "eth0", Direction::In, place).map(Some)
+            policy.tcx(&inside(pod)?, "eth0", Direction::In, place).map(Some)
         })
     }
 
     /// Ours by TCX, theirs by clsact, which comes behind all TCX.
     fn a_clsact_policy_behind_tcx_keeps_its_verdict(node) {
         a_policy_keeps_its_verdict(node, "tcx", |pod, _| {
-            Policy::Drop(node.family(), 8081).clsact(&pod.netns().unwrap(), "eth0", 50).map(|()| None)
+            Policy::Drop(node.family(), 8081).clsact(&inside(pod)?, "eth0", 50).map(|()| None)
         })
     }
 
@@ -204,7 +209,7 @@ scenarios! {
     fn a_clsact_policy_keeps_its_verdict(node) {
         a_policy_keeps_its_verdict(node, "clsact", |pod, place| {
             let preference = if place == Place::First { 1 } else { 50 };
-            Policy::Drop(node.family(), 8081).clsact(&pod.netns().unwrap(), "eth0", preference).map(|()| None)
+            Policy::Drop(node.family(), 8081).clsact(&inside(pod)?, "eth0", preference).map(|()| None)
         })
     }
 
@@ -212,28 +217,28 @@ scenarios! {
     fn a_tcx_policy_before_clsact_keeps_its_verdict(node) {
         a_policy_keeps_its_verdict(node, "clsact", |pod, place| {
             let policy = Policy::Drop(node.family(), 8081);
-            policy.tcx(&pod.netns().unwrap(), "eth0", Direction::In, place).map(Some)
+            policy.tcx(&inside(pod)?, "eth0", Direction::In, place).map(Some)
         })
     }
 
     /// What comes in is let through before we are asked, what goes out we see.
     fn an_ok_in_front_of_tcx_is_noticed(node) {
         blinded(node, "tcx", |pod| {
-            Policy::Always(tc::OK).tcx(&pod.netns().unwrap(), "eth0", Direction::In, Place::First).map(Some)
+            Policy::Always(tc::OK).tcx(&inside(pod)?, "eth0", Direction::In, Place::First).map(Some)
         })
     }
 
     /// The same under the same preference of clsact.
     fn an_ok_in_front_of_clsact_is_noticed(node) {
         blinded(node, "clsact", |pod| {
-            Policy::Always(tc::OK).clsact(&pod.netns().unwrap(), "eth0", 1).map(|()| None)
+            Policy::Always(tc::OK).clsact(&inside(pod)?, "eth0", 1).map(|()| None)
         })
     }
 
     /// And what goes out: the pod's answers.
     fn an_ok_in_front_of_both_directions_is_noticed(node) {
         blinded(node, "tcx", |pod| {
-            let netns = pod.netns().unwrap();
+            let netns = inside(pod)?;
             let out = Policy::Always(tc::OK).tcx(&netns, "eth0", Direction::Out, Place::First)?;
             // Stays as long as the link: this descriptor is never closed.
             std::mem::forget(out);
