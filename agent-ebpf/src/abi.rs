@@ -116,7 +116,8 @@ pub struct Connection {
     pub fin_out: u32,
     /// Complete exchanges: a turn from inbound payload to outbound payload.
     pub exchanges: u32,
-    /// HTTP/2 streams opened by the peer and not ended, where [`flag::H2_FOLLOWED`] is set.
+    /// HTTP/2 streams opened by the peer and not ended, where [`flag::H2_FOLLOWED`] is set. HTTP/1:
+    /// requests that came before the one ahead of them was answered, and may wait themselves.
     pub streams: u32,
     /// HTTP/2: sequence number of the next inbound frame header.
     pub h2_next_in: u32,

@@ -134,6 +134,19 @@ pub fn request(c: &mut Connection, start: Start, frame: H2Frame) {
     }
 }
 
+/// Requests do not always wait for each other (RFC 9112, 9.3.2): with `head`, that of the request which
+/// begins this segment of `payload` bytes, says how many more than one may wait now. `waited`: one did.
+///
+/// Without the end of a head it is no request for certain: bodies begin with words like `SELECT`, too.
+#[inline(always)]
+pub fn pipelined(c: &mut Connection, waited: bool, head: &HeadScan, payload: u32) {
+    if c.protocol != protocol::HTTP1 || head.body == 0 {
+        return;
+    }
+    let more = head.chunked == 0 && u64::from(head.body) + head.length < u64::from(payload);
+    c.streams = c.streams.wrapping_add(u32::from(waited) + u32::from(more));
+}
+
 /// What the first bytes of a segment say as an HTTP/2 frame header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct H2Frame {
@@ -289,7 +302,12 @@ pub fn response_begins(c: &mut Connection, status: Status, head: &HeadScan, sequ
         return;
     }
     if status.code < 200 {
-        return; // An interim response: the request still waits for the final one.
+        // An interim response: the request still waits for the final one, even if it was not seen.
+        c.flags |= flag::WAITING;
+        return;
+    }
+    if c.flags & flag::WAITING == 0 && c.streams > 0 {
+        c.streams -= 1;
     }
     answered(c);
     let no_body = c.flags & flag::HEAD != 0 || status.code == 204 || status.code == 304;

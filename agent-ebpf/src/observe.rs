@@ -417,7 +417,12 @@ fn request(skb: Skb, run: &mut Scratch, c: &mut Connection, settles: u8) -> bool
     }
     let (start, target) = http::start(&run.request, len as usize);
     let frame = http::frame(&run.request, len as usize, run.packet.payload);
+    let waited = c.flags & flag::WAITING != 0;
     http::request(c, start, frame);
+    if matches!(start, http::Start::Request | http::Start::Head) {
+        scan_head(skb.0, run.packet.payload_offset, run.packet.payload);
+        http::pipelined(c, waited, &run.scan, run.packet.payload);
+    }
     if settles == 0 || c.flags & (flag::NEW | flag::COUNTED) != flag::NEW {
         return false;
     }

@@ -95,4 +95,24 @@ scenarios! {
         ensure!(stop.terminated_within(AT_ONCE)? - at < 0.2, "SIGTERM was late");
         Ok(())
     }
+
+    /// A held hook is state, not a process: the next agent takes it back and answers it, and the kubelet
+    /// has noticed nothing.
+    fn a_held_hook_outlives_its_agent(node) {
+        let agent = node.agent().start()?;
+        let (pod, session) = database(node)?;
+        let stop = node.kubelet().delete(&pod)?;
+        ensure!(stop.still_held_after(Duration::from_secs(1)), "answered with a session open");
+        agent.kill();
+        ensure!(stop.still_held_after(Duration::from_secs(3)), "the kill was noticed");
+        let agent = node.agent().start()?;
+        agent.logs("taken back", SOON)?;
+        ensure!(agent.metric("lastcall_hooks_held")? == 1.0);
+        // Past the keep-alive at which a kubelet finds a dead connection out.
+        ensure!(stop.still_held_after(Duration::from_secs(15)), "answered with a session open");
+        session.close();
+        let answer = stop.answered_within(AT_ONCE)?;
+        ensure!(answer.outcome() == "drained" && answer.waited > Duration::from_secs(19), "{answer:?}");
+        Ok(())
+    }
 }
