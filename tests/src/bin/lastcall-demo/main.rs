@@ -109,8 +109,8 @@ gets SIGTERM; the clients never retry.
   none               no preStop hook
   sleep 5, sleep 20  a hook that waits by the clock
   lastcall           a hook that lastcall answers when the pod has drained
-  agent absent       the same hook, and the agent was killed before the pods were made: the kernel lets the
-                     hook sleep, 5 s for a pod that no agent has seen (20 s for one that it knew)
+  agent absent       the same hook, and the agent is killed just before the pods are deleted: the kernel lets
+                     the hook sleep, 20 s here (5 s for a pod that no agent had seen)
 "
     );
 }
