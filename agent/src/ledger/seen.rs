@@ -13,6 +13,9 @@ fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 
+/// A response whose end is not in sight: it is in progress, and no more is known.
+const ENDLESS: u32 = flag::RESPONSE_CHUNKED | flag::RESPONSE_UNTIL_CLOSE | flag::RESPONSE_HEAD;
+
 /// The readings of an entry that the judgement needs.
 pub(super) trait Seen {
     fn has(&self, flags: u32) -> bool;
@@ -40,7 +43,7 @@ impl Seen for Connection {
     }
 
     fn unfinished(&self) -> bool {
-        self.flags & (flag::RESPONSE_CHUNKED | flag::RESPONSE_UNTIL_CLOSE) != 0
+        self.flags & ENDLESS != 0
             || (self.has(flag::RESPONSE_LENGTH) && before(self.out_end, self.response_end))
     }
 
