@@ -5,7 +5,10 @@
 
 pub mod abi;
 pub mod flow;
+pub mod frames;
+pub mod head;
 pub mod http;
+pub mod http2;
 pub mod tcp;
 
 #[cfg(test)]

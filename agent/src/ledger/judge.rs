@@ -217,7 +217,7 @@ impl Frame<'_> {
         if older && c.has(flag::OUT) && !c.has(flag::IN) && !followed && !bytes_only {
             return self.in_doubt(payload, Reason::Midway);
         }
-        if c.protocol == protocol::HTTP1 && c.streams > 0 && !bytes_only {
+        if c.has(flag::WAITING) && c.perhaps_answered() && !bytes_only {
             return self.in_doubt(payload, Reason::Pipelined);
         }
         let judged = Judgement::until(self.now, (payload, Reason::Recent), idle_after, (rest, Known::Seen));

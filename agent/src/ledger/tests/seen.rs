@@ -165,7 +165,7 @@ fn a_response_seen_from_its_start_is_answered_even_where_its_request_was_not_see
 fn a_request_behind_another_is_in_doubt_until_doubt_after() {
     let mut ledger = ledger();
     let one = new(1001.0).asks(1002.0).answers(1002.1).acks(1002.2).speaks(protocol::HTTP1);
-    ledger.reads(1003.0, &[(key(HTTP, 40_000), Connection { streams: 1, ..one })]);
+    ledger.reads(1003.0, &[(key(HTTP, 40_000), one.flags(flag::WAITING | flag::PIPELINED))]);
     let said = ledger.says(1012.0, &Contract::default());
     assert_eq!(said, ["!in flight (several requests at once, not known whether all were answered), doubt"]);
     assert_eq!(ledger.says(1012.1, &Contract::default()), ["idle (silent for doubt-after), seen"]);
