@@ -59,9 +59,9 @@ scenarios! {
         let stop = stage.delete(node)?;
         let mut socket = WebSocket::upgrade(&stage)?;
         ensure!(stop.still_held_after(PAUSE), "answered with a socket open");
-        socket.from_client()?;
+        socket.client_speaks()?;
         ensure!(stop.still_held_after(PAUSE), "answered in a pause");
-        socket.from_server()?;
+        socket.server_speaks()?;
         ensure!(stop.still_held_after(PAUSE), "answered in a pause");
         socket.close();
         ensure!(stop.answered_within(AT_ONCE)?.outcome() == "drained");
@@ -72,12 +72,12 @@ scenarios! {
     fn a_websocket_whose_upgrade_was_not_seen(node) {
         let stage = Stage::start(node, "http", "/drain?settle=1s")?;
         let mut socket = WebSocket::upgrade(&stage)?;
-        socket.from_client()?;
+        socket.client_speaks()?;
         let stop = stage.delete(node)?;
         for _ in 0..2 {
-            socket.from_server()?;
+            socket.server_speaks()?;
             ensure!(stop.still_held_after(PAUSE), "answered in a pause");
-            socket.from_client()?;
+            socket.client_speaks()?;
             ensure!(stop.still_held_after(PAUSE), "answered in a pause");
         }
         socket.close();
@@ -249,14 +249,14 @@ impl WebSocket {
     }
 
     /// A text frame, masked as a client's are (RFC 6455, 5.2).
-    fn from_client(&mut self) -> Result<()> {
+    fn client_speaks(&mut self) -> Result<()> {
         let frame = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
         self.client.send(frame)?;
         self.server.expect(frame)
     }
 
     /// The same unmasked, as a server's are.
-    fn from_server(&mut self) -> Result<()> {
+    fn server_speaks(&mut self) -> Result<()> {
         let frame = b"\x81\x05Hello";
         self.server.send(frame)?;
         self.client.expect(frame)
