@@ -26,7 +26,7 @@ pub mod names {
     pub const STREAMS: &str = "STREAMS";
     /// LRU: handshakes that the pod has answered with a SYN+ACK.
     pub const HANDSHAKES: &str = "HANDSHAKES";
-    /// LRU: the kubelet's own connections, by tuple.
+    /// LRU: the kubelet's own connections, by tuple, and when they closed.
     pub const PROBES: &str = "PROBES";
     /// Ring buffer of [`super::Edge`]s.
     pub const EDGES: &str = "EDGES";

@@ -1,13 +1,14 @@
 //! Which connections count at all: those from outside, to a port of the pod, that carry something.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::kubelet::Answer;
 use lastcall_tests::mesh::{Front, Mesh};
 use lastcall_tests::{Client, Conn, Family, Hook, Node, Pod, Repeated, scenario, scenarios};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 /// The floor of a pod without a Service, and a margin.
 const SOON: Duration = Duration::from_secs(4);
@@ -46,6 +47,19 @@ fn idle(client: &Client, to: SocketAddr) -> Result<Conn> {
         conn.response()?;
     }
     Ok(conn)
+}
+
+/// A connection from a port that somebody has just had, as soon as it is free.
+fn bound_to(from: SocketAddr, to: SocketAddr) -> Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    let from = SocketAddr::new(from.ip().to_canonical(), from.port()).into();
+    let until = Instant::now() + SOON;
+    while let Err(error) = socket.bind(&from) {
+        ensure!(Instant::now() < until, "the port stays in use: {error}");
+        std::thread::sleep(seconds(0.01));
+    }
+    socket.connect(&to.into())?;
+    Ok(socket)
 }
 
 /// Proxy before the app, connections older and younger than the attach: each is one entry, those with a
@@ -188,15 +202,79 @@ scenarios! {
         let _agent = node.agent().start()?;
         node.service("web").port("http", 80, 8080).start()?;
         let pod = node.pod("web").http(8080).hook(waits_for_all()).start()?;
-        let (quick, slow) = ("/", "/slow?ms=900");
-        node.kubelet().probe(pod.addr(8080), quick, seconds(0.2))?;
-        node.kubelet().probe(pod.addr(8080), slow, seconds(0.1))?;
+        // One of them is always being served.
+        for ms in [900, 700, 500, 0] {
+            node.kubelet().probe(pod.addr(8080), &format!("/slow?ms={ms}"), seconds(0.1))?;
+        }
         std::thread::sleep(seconds(2.5));
         let answer = node.kubelet().delete(&pod)?.answered_within(seconds(7.0))?;
         is_drained(&answer, 0)?;
         let why = answer.body["why"].as_str().unwrap_or_default();
         ensure!(why.contains("silence proves nothing") && answer.waited > seconds(4.9), "{answer:?}");
         Ok(())
+    }
+
+    /// The kubelet's probes, redirected to the mesh's proxy: their sockets have another port.
+    fn redirected_probes_do_not_count(node) {
+        let _agent = node.agent().start()?;
+        let pod = node.pod("web").http(8080).hook(waits_for_all()).start()?;
+        let _mesh = Mesh::before(&pod, 8080, Front::Everywhere)?;
+        // One of them is always being served.
+        for ms in [900, 700, 500, 300] {
+            node.kubelet().probe(pod.addr(8080), &format!("/slow?ms={ms}"), seconds(0.1))?;
+        }
+        let answer = node.kubelet().delete(&pod)?.answered_within(SOON)?;
+        is_drained(&answer, 0)
+    }
+
+    /// A client behind SNAT may have the very port that a probe had before it.
+    fn a_client_with_the_port_of_an_earlier_probe_counts(node) {
+        let agent = node.agent().start()?;
+        let pod = node.pod("web").port("http", 8080).start()?;
+        let server = pod.listen(8080)?;
+        node.kubelet().probe(pod.addr(8080), "/", seconds(100.0))?;
+        let mut probe = server.accept()?;
+        probe.request()?;
+        let from = probe.stream().peer_addr()?;
+        probe.respond("fine")?;
+        probe.close();
+        let again = || -> Result<Conn> {
+            let socket = node.host().netns().run(|| bound_to(from, pod.addr(8080)))?;
+            Conn::new(socket.into())
+        };
+        let mut old = again()?;
+        let mut served = server.accept()?;
+        old.get("/report")?;
+        let stop = node.kubelet().delete(&pod)?;
+        agent.sees(&pod, |drain| drain["counts"]["open"] == 1)?;
+        ensure!(stop.still_held_after(A_WHILE), "answered with a request in flight");
+        served.request()?;
+        served.respond("here it is")?;
+        old.response()?;
+        served.close();
+        ensure!(old.closed_within(SOON)?);
+        drop(old);
+        let mut young = again()?;
+        let mut served = server.accept()?;
+        young.get("/report")?;
+        ensure!(stop.still_held_after(A_WHILE), "answered with a request in flight");
+        served.request()?;
+        served.respond("here it is")?;
+        young.response()?;
+        is_drained(&stop.answered_within(SOON)?, 1)
+    }
+
+    /// The app still works on a probe that the kubelet has given up: nobody waits for the answer.
+    fn a_probe_that_was_given_up_does_not_count(node) {
+        let _agent = node.agent().start()?;
+        let pod = node.pod("web").http(8080).hook(waits_for_all()).start()?;
+        node.kubelet().probe(pod.addr(8080), "/slow?ms=8000", seconds(100.0))?;
+        let until = Instant::now() + SOON;
+        while sockets(&pod, "close-wait")? == 0 {
+            ensure!(Instant::now() < until, "the kubelet did not give up");
+            std::thread::sleep(seconds(0.02));
+        }
+        is_drained(&node.kubelet().delete(&pod)?.answered_within(SOON)?, 0)
     }
 
     /// A client behind SNAT has the node's address, and so has somebody on the node: both count.

@@ -13,7 +13,7 @@ use std::{
 
 use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, protocol};
 
-use super::{Drain, Fallback, Happened, Services};
+use super::{Drain, Fallback, Happened, Services, probes};
 use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
     kernel::{
@@ -343,9 +343,11 @@ impl Eyes {
             as u64
     }
 
-    /// Is this connection the kubelet's?
-    pub(super) fn is_probe(&self, key: &abi::ProbeKey) -> bool {
-        self.services.observer.as_ref().is_some_and(|o| o.is_probe(key))
+    /// The sockets that are the pod's ends of the kubelet's connections, by their own tuples. `wires`: the
+    /// TCP ports that the kubelet may have dialled.
+    pub(super) fn probes(&self, dump: &Dump, wires: &[u16]) -> Vec<abi::ProbeKey> {
+        let Some(observer) = &self.services.observer else { return Vec::new() };
+        probes::among(dump, &self.addresses, wires, |key| observer.probe(key))
     }
 
     /// Closes them. A namespace that lives on gets its links back as they were; a dying one takes

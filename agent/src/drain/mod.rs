@@ -29,6 +29,7 @@ mod happened;
 mod noise;
 mod place;
 pub mod policy;
+mod probes;
 pub mod registry;
 pub mod services;
 mod task;

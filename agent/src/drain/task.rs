@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lastcall_ebpf::abi::ProbeKey;
+use lastcall_ebpf::abi::TCP;
 
 use super::{
     Drain, Happened, Services, Verdict,
@@ -17,8 +17,7 @@ use super::{
     verdict,
 };
 use crate::{
-    cluster::{Exposure, PodFacts},
-    kernel::observer::address,
+    cluster::{Exposure, PodFacts, Transport},
     ledger::{Stale, View},
     moment::Moment,
     sockets::{Dump, LinkEvents, Namespace, Socket, TcpState},
@@ -205,7 +204,7 @@ impl Task {
         self.dumps = Dumps::Possible;
         self.listen_for_noise().await;
         self.look_for_listeners(&dump).await;
-        let probes: Vec<_> = probe_keys(&dump).filter(|k| self.eyes.is_probe(k)).collect();
+        let probes = self.eyes.probes(&dump, &self.wire_ports());
         let stale = {
             let mut ledger = self.drain.ledger();
             ledger.probes(probes);
@@ -219,6 +218,13 @@ impl Task {
                 self.drain.happened(&Happened::Corrected(removed));
             }
         }
+    }
+
+    /// TCP ports that clients, and probes, know the pod by.
+    fn wire_ports(&self) -> Vec<u16> {
+        let declared = self.facts.iter().flat_map(|f| &f.ports).filter(|p| p.transport == Transport::Tcp);
+        let listening = self.listening.iter().filter(|(_, protocol)| *protocol == TCP).map(|(port, _)| *port);
+        declared.map(|p| p.port).chain(listening).collect()
     }
 
     /// Which of the openings were no client's.
@@ -367,14 +373,4 @@ fn is_open(state: TcpState) -> bool {
 /// behind for as long as its clients keep their end.
 fn is_owned(socket: &Socket) -> bool {
     is_open(socket.state) && (socket.state != TcpState::FinWait2 || socket.inode != 0)
-}
-
-/// What each socket would be called if it were the kubelet's.
-fn probe_keys(dump: &Dump) -> impl Iterator<Item = ProbeKey> {
-    dump.sockets.iter().filter(|s| is_open(s.state)).map(|s| ProbeKey {
-        local: address(s.local.ip()),
-        peer: address(s.peer.ip()),
-        local_port: s.local.port(),
-        peer_port: s.peer.port(),
-    })
 }
