@@ -116,7 +116,8 @@ pub struct Connection {
     pub fin_out: u32,
     /// Complete exchanges: a turn from inbound payload to outbound payload.
     pub exchanges: u32,
-    /// HTTP/2 streams opened by the peer and not ended, where [`flag::H2_FOLLOWED`] is set.
+    /// HTTP/2 streams opened by the peer and not ended, where [`flag::H2_FOLLOWED`] is set. HTTP/1:
+    /// requests that came before the one ahead of them was answered, and may wait themselves.
     pub streams: u32,
     /// HTTP/2: sequence number of the next inbound frame header.
     pub h2_next_in: u32,
@@ -150,7 +151,8 @@ pub mod flag {
     pub const FIN_OUT: u32 = 1 << 6;
     /// The peer's FIN was acknowledged by the pod.
     pub const FIN_IN_ACKED: u32 = 1 << 7;
-    /// A reset came in. Anybody can forge one: a reason to look, not a removal.
+    /// A reset came in, and nothing has left since. Anybody can forge one: a reason to look, not a
+    /// removal.
     pub const RESET_IN: u32 = 1 << 8;
     /// The request in progress is a HEAD: its response has no body.
     pub const HEAD: u32 = 1 << 9;
@@ -313,7 +315,8 @@ pub mod edge {
     pub const NOTHING_OPEN: u32 = 1;
     /// A connection was removed while the pod was armed.
     pub const REMOVED: u32 = 2;
-    /// Somebody sent a reset: look whether a socket is gone. Only while armed.
+    /// A reset or a FIN says that a connection has ended: look whether its socket is gone. Only while
+    /// armed.
     pub const LOOK: u32 = 3;
 }
 

@@ -134,6 +134,19 @@ pub fn request(c: &mut Connection, start: Start, frame: H2Frame) {
     }
 }
 
+/// Requests do not always wait for each other (RFC 9112, 9.3.2): with `head`, that of the request which
+/// begins this segment of `payload` bytes, says how many more than one may wait now. `waited`: one did.
+///
+/// Without the end of a head it is no request for certain: bodies begin with words like `SELECT`, too.
+#[inline(always)]
+pub fn pipelined(c: &mut Connection, waited: bool, head: &HeadScan, payload: u32) {
+    if c.protocol != protocol::HTTP1 || head.body == 0 {
+        return;
+    }
+    let more = head.chunked == 0 && u64::from(head.body) + head.length < u64::from(payload);
+    c.streams = c.streams.wrapping_add(u32::from(waited) + u32::from(more));
+}
+
 /// What the first bytes of a segment say as an HTTP/2 frame header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct H2Frame {
@@ -151,6 +164,34 @@ pub fn frame(bytes: &[u8; REQUEST_PEEK], len: usize, payload: u32) -> H2Frame {
     let kind = bytes[3];
     let whole = length + H2_HEADER as u32 == payload;
     H2Frame { housekeeping: whole && matches!(kind, 2 | 4 | 6 | 8) }
+}
+
+/// Is this segment of `payload` bytes one whole WebSocket frame of a client?
+///
+/// Of a connection older than the attach nobody has seen the upgrade. A client's frames are masked and
+/// say how long they are (RFC 6455 section 5.2); TLS records and HTTP/2 frames do not look like them,
+/// and the pieces of an upload have the length that the link gives them.
+#[inline(always)]
+pub fn websocket(bytes: &[u8; REQUEST_PEEK], len: usize, payload: u32) -> bool {
+    // Final fragment or not, no extension but compression; text, binary, close, ping or pong.
+    let known = bytes[0] & 0x30 == 0 && matches!(bytes[0] & 0x0f, 1 | 2 | 8 | 9 | 10);
+    if len < 6 || !known || bytes[1] & 0x80 == 0 {
+        return false;
+    }
+    let short = u32::from(bytes[1] & 0x7f);
+    let long = u32::from(bytes[2]) << 8 | u32::from(bytes[3]);
+    match short {
+        126 => len >= 8 && long + 8 == payload,
+        127 => false,
+        _ => short + 6 == payload,
+    }
+}
+
+/// The connection is not HTTP any more: as long as it is open, it is in use.
+#[inline(always)]
+pub fn upgraded(c: &mut Connection) {
+    c.flags |= flag::UPGRADED;
+    c.protocol = protocol::UNKNOWN;
 }
 
 /// The bytes `HTTP/1.`, with which a response begins.
@@ -283,13 +324,17 @@ pub fn response_begins(c: &mut Connection, status: Status, head: &HeadScan, sequ
     c.flags &= !(flag::MIDWAY | RESPONSE);
     c.protocol = protocol::HTTP1;
     if status.code == 101 {
-        c.flags |= flag::UPGRADED;
-        c.protocol = protocol::UNKNOWN;
+        upgraded(c);
         answered(c);
         return;
     }
     if status.code < 200 {
-        return; // An interim response: the request still waits for the final one.
+        // An interim response: the request still waits for the final one, even if it was not seen.
+        c.flags |= flag::WAITING;
+        return;
+    }
+    if c.flags & flag::WAITING == 0 && c.streams > 0 {
+        c.streams -= 1;
     }
     answered(c);
     let no_body = c.flags & flag::HEAD != 0 || status.code == 204 || status.code == 304;

@@ -187,6 +187,11 @@ fn segment(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod, now
     if entry.is_null() {
         run.fresh = Connection { first_seen: now, last_packet: now, protocol: port.protocol, ..EMPTY };
         if !enter(skb, direction, run, pod) {
+            // A connection that is older than the attach and has been silent since: only a dump knows it,
+            // and only a dump can show that it has ended.
+            if run.packet.flags & (tcp::FIN | tcp::RST) != 0 {
+                tell(pod, run.key.pod, edge::LOOK, now);
+            }
             return;
         }
         entry = find(run);
@@ -272,7 +277,11 @@ fn enter(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod) -> bo
             if isn.is_some_and(|isn| run.packet.acknowledgement == isn.wrapping_add(1)) {
                 run.fresh.flags = flag::NEW;
                 let _ = HANDSHAKES.remove(&run.key);
-            } else if run.packet.payload == 0 || !established(skb, run) {
+            } else if run.packet.payload == 0 && run.packet.flags & tcp::FIN == 0 {
+                return false;
+            } else if !established(skb, run) {
+                // A FIN is worth the question too: without it the end of a connection that has been
+                // silent since the attach would not show in the packets.
                 return false;
             }
         }
@@ -408,7 +417,17 @@ fn request(skb: Skb, run: &mut Scratch, c: &mut Connection, settles: u8) -> bool
     }
     let (start, target) = http::start(&run.request, len as usize);
     let frame = http::frame(&run.request, len as usize, run.packet.payload);
+    if c.flags & (flag::NEW | flag::BOUNDARY) == 0
+        && http::websocket(&run.request, len as usize, run.packet.payload)
+    {
+        http::upgraded(c);
+    }
+    let waited = c.flags & flag::WAITING != 0;
     http::request(c, start, frame);
+    if matches!(start, http::Start::Request | http::Start::Head) {
+        scan_head(skb.0, run.packet.payload_offset, run.packet.payload);
+        http::pipelined(c, waited, &run.scan, run.packet.payload);
+    }
     if settles == 0 || c.flags & (flag::NEW | flag::COUNTED) != flag::NEW {
         return false;
     }
@@ -439,22 +458,31 @@ fn opened(run: &Scratch, c: &mut Connection, pod: *mut Pod, now: u64) {
 /// Outbound payload: the beginning of a response, or more of it.
 #[inline(never)]
 fn response(skb: Skb, run: &mut Scratch, c: &mut Connection) {
-    let status = match skb.payload::<12>(run.packet.payload_offset) {
-        Some(line) if run.packet.payload >= 12 => http::status(&line),
-        _ => None,
-    };
-    match status {
-        Some(status) if c.flags & flag::UPGRADED == 0 => {
-            // Verified once by itself, whatever the caller's paths are: it is a function with a BTF
-            // signature of its own (Linux 5.6).
-            scan_head(skb.0, run.packet.payload_offset, run.packet.payload);
-            http::response_begins(c, status, &run.scan, run.packet.sequence);
-        }
-        _ => http::response_continues(c),
+    if !response_head(skb, run, c, 0) {
+        http::response_continues(c);
+    } else if c.flags & flag::WAITING != 0 && run.scan.body != 0 {
+        // An interim response. The final one may stand behind it in the same segment.
+        let behind = run.scan.body;
+        response_head(skb, run, c, behind);
     }
     if c.flags & (flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED) != 0 {
         http::response_ends(c, tail(skb, &run.packet));
     }
+}
+
+/// Whether a response begins `at` so many bytes of payload; if so, takes its head into account.
+#[inline(always)]
+fn response_head(skb: Skb, run: &mut Scratch, c: &mut Connection, at: u32) -> bool {
+    let (offset, payload) = (run.packet.payload_offset + at, run.packet.payload.wrapping_sub(at));
+    if c.flags & flag::UPGRADED != 0 || run.packet.payload < at + 12 {
+        return false;
+    }
+    let Some(status) = skb.payload::<12>(offset).and_then(|line| http::status(&line)) else { return false };
+    // Verified once by itself, whatever the caller's paths are: it is a function with a BTF
+    // signature of its own (Linux 5.6).
+    scan_head(skb.0, offset, payload);
+    http::response_begins(c, status, &run.scan, run.packet.sequence.wrapping_add(at));
+    true
 }
 
 #[inline(always)]

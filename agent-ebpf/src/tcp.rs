@@ -87,6 +87,8 @@ fn inbound(c: &mut Connection, s: &Segment, end: u32) -> Effect {
     if s.flags & ACK != 0 && (c.flags & flag::ACKED == 0 || after(s.acknowledgement, c.out_acked)) {
         c.out_acked = s.acknowledgement;
         c.flags |= flag::ACKED;
+        // The peer's own FIN may have come before the attach: then this was the end.
+        effect.look = c.flags & flag::FIN_OUT != 0 && !after(c.fin_out, s.acknowledgement);
     }
     if s.flags & FIN != 0 {
         c.flags |= flag::FIN_IN;
@@ -104,6 +106,8 @@ fn outbound(c: &mut Connection, s: &Segment, end: u32) -> Effect {
         effect.ended = true;
         return effect;
     }
+    // A socket that still sends did not take the reset for its own.
+    c.flags &= !flag::RESET_IN;
     if s.payload > 0 && (c.flags & flag::OUT == 0 || after(end, c.out_end)) {
         c.out_end = end;
         c.flags |= flag::OUT;

@@ -15,6 +15,7 @@ use crate::conn::Conn;
 use crate::host::{BPF_DIR, Host, MANIFESTS_DIR, NETNS_DIR};
 use crate::journal::Journal;
 use crate::kubelet::Kubelet;
+use crate::pod::Pod;
 use crate::process::{Process, binary, collect};
 
 /// Where hooks end up, and `/status` is.
@@ -152,6 +153,22 @@ impl Agent {
             bail!("/status answered {status}: {body}");
         }
         serde_json::from_str(&body).with_context(|| format!("/status is no JSON: {body:?}"))
+    }
+
+    /// Waits until it watches the links of `pod`, which drains, and has dumped its sockets: what comes
+    /// now is newer than the attach.
+    pub fn watches(&self, pod: &Pod) -> Result<()> {
+        let until = Instant::now() + START;
+        while Instant::now() < until {
+            let status = self.status()?;
+            let drains = status["drains"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let ours = drains.iter().find(|drain| drain["name"] == pod.name());
+            if ours.is_some_and(|drain| drain["waiting_for"].as_str().is_some_and(|what| !what.is_empty())) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("{} does not drain", pod.name())
     }
 
     /// `GET /metrics` as text.

@@ -244,10 +244,11 @@ fn allow_many_sockets() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).context("raise the limit of open files")
 }
 
-/// A bridge that forwards at once, with the node's address on it.
+/// A bridge that forwards at once, with the node's address on it. Its MAC address is its own: else it
+/// would be a port's, and change with the ports while the pods still send to the old one.
 fn bridge(host: &Host, name: &str, (net4, net6): (u8, u16)) -> Result<()> {
     host.netns().ip(&format!(
-        "link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+        "link add {name} address 02:00:00:00:00:{net4:x} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
          addr add 10.{net4}.0.1/24 dev {name}\n\
          addr add fd00:{net6:x}::1/64 dev {name} nodad\n\
          link set {name} up\n"

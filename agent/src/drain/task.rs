@@ -11,6 +11,7 @@ use lastcall_ebpf::abi::ProbeKey;
 use super::{
     Drain, Happened, Services, Verdict,
     eyes::{Eyes, POLL, RECONCILE, Table},
+    noise::Noise,
     place::{self, Place},
     policy::{self, Circumstances, Decision, Dumps, Outcome, Waiting},
     verdict,
@@ -20,7 +21,7 @@ use crate::{
     kernel::observer::address,
     ledger::{Stale, View},
     moment::Moment,
-    sockets::{Dump, LinkEvents, Namespace, TcpState},
+    sockets::{Dump, LinkEvents, Namespace, Socket, TcpState},
 };
 
 /// A table that took this long to read is read again no sooner than ten times later, unless nothing is
@@ -54,6 +55,7 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
         facts: None,
         was_known: false,
         openings_per_second: rate,
+        noise: Noise::default(),
         dumped_at: None,
         listening: Vec::new(),
         settled_at: None,
@@ -77,6 +79,7 @@ struct Task {
     facts: Option<Arc<PodFacts>>,
     was_known: bool,
     openings_per_second: Option<f64>,
+    noise: Noise,
     dumped_at: Option<Moment>,
     listening: Vec<(u16, u8)>,
     /// When settling ended, or will if nothing new comes.
@@ -121,7 +124,9 @@ impl Task {
             let timer = wait_until.min(next_dump).min(resample);
             let rest = now + read_took * READ_SHARE;
             let wake = Arc::clone(&self.drain.wake);
-            self.woken = false;
+            // Where a close asks for a dump that has to wait its turn, the close is still what came last.
+            let due = wait_until <= now + policy::LOOK_AGAIN;
+            self.woken &= due && view.awaited > 0 && view.awaited_by_dump == view.awaited;
             tokio::select! {
                 biased;
                 () = wake.empty.notified() => self.woken = true,
@@ -198,6 +203,7 @@ impl Task {
             return;
         };
         self.dumps = Dumps::Possible;
+        self.listen_for_noise().await;
         self.look_for_listeners(&dump).await;
         let probes: Vec<_> = probe_keys(&dump).filter(|k| self.eyes.is_probe(k)).collect();
         let stale = {
@@ -215,9 +221,15 @@ impl Task {
         }
     }
 
+    /// Which of the openings were no client's.
+    async fn listen_for_noise(&mut self) {
+        let (Some(pod), Ok(opens)) = (self.counters(), self.namespace.passive_opens().await) else { return };
+        self.noise.read(Moment::now(), opens, pod.new_connections);
+    }
+
     async fn look_for_listeners(&mut self, dump: &Dump) {
         let named = self.facts.as_ref().is_some_and(|f| !f.ports.is_empty());
-        let nothing = !dump.sockets.iter().any(|s| s.state == TcpState::Listen || is_open(s.state));
+        let nothing = !dump.sockets.iter().any(|s| s.state == TcpState::Listen || is_owned(s));
         if named && !nothing {
             self.nobody_listens = false;
             return;
@@ -248,6 +260,7 @@ impl Task {
             exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
             openings_per_second: self.openings_per_second,
             probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),
+            noise_per_second: self.noise.per_second(),
             min_settle: bounds.min_settle,
             evidence_by_last_call: false,
             last_call_under_way: false,
@@ -348,6 +361,12 @@ async fn link_change(links: &mut Option<LinkEvents>) {
 /// States in which a connection can still carry something.
 fn is_open(state: TcpState) -> bool {
     !matches!(state, TcpState::TimeWait | TcpState::Close | TcpState::Listen)
+}
+
+/// Somebody has it, or what was sent on it has not all arrived. A pod that has ended leaves FIN-WAIT-2
+/// behind for as long as its clients keep their end.
+fn is_owned(socket: &Socket) -> bool {
+    is_open(socket.state) && (socket.state != TcpState::FinWait2 || socket.inode != 0)
 }
 
 /// What each socket would be called if it were the kubelet's.

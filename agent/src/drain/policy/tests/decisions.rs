@@ -25,6 +25,7 @@ fn circumstances() -> Circumstances {
         exposure: Exposure::Cluster,
         openings_per_second: Some(5.0),
         probes_per_second: 0.0,
+        noise_per_second: 0.0,
         min_settle: Duration::ZERO,
         evidence_by_last_call: false,
         last_call_under_way: false,

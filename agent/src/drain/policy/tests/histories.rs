@@ -393,6 +393,7 @@ pub(super) fn circumstances(world: &World, observed: bool) -> Circumstances {
         exposure: Exposure::None,
         openings_per_second: None,
         probes_per_second: 0.0,
+        noise_per_second: 0.0,
         min_settle: Duration::ZERO,
         evidence_by_last_call: false,
         last_call_under_way: true,

@@ -78,6 +78,9 @@ fn probes_and_health_checks_are_no_noise() {
     let view = View { health_per_second: 9.0, ..view };
     let s = settle(&Contract::default(), &a, &view);
     assert_eq!((s.per_second, seconds(s)), (Some(0.0), (5.0, 5.0)), "never negative");
+    let a = Circumstances { noise_per_second: 8.5, ..of(Exposure::Cluster, Some(9.0)) };
+    let s = settle(&Contract::default(), &a, &View { health_per_second: 3.0, ..view });
+    assert_eq!((s.per_second, seconds(s)), (Some(0.5), (5.0, 5.0)), "what was measured holds, not the sum");
 }
 
 #[test]
