@@ -188,7 +188,8 @@ scenarios! {
             ensure!((said - seconds).abs() < 60.0, "after a step to {step} its clock is off by {said} s");
         }
         session.close();
-        ensure!(stop.answered_within(AT_ONCE)?.outcome() == "drained");
+        // Every look at the clock reads a file here.
+        ensure!(stop.answered_within(2 * AT_ONCE)?.outcome() == "drained");
         Ok(())
     }
 
@@ -204,7 +205,7 @@ scenarios! {
         ))?;
         node.host().publish(&remains, "remains")?;
         let answer = node.kubelet().delete(&pod)?.answered_within(SOON)?;
-        ensure!((4.0..5.0).contains(&answer.waited.as_secs_f64()), "{answer:?}");
+        ensure!((3.8..5.0).contains(&answer.waited.as_secs_f64()), "{answer:?}");
         ensure!(answer.outcome() == "deadline", "{answer:?}");
         ensure!(answer.body["why"].to_string().contains("several network namespaces"), "{answer:?}");
         Ok(())

@@ -107,9 +107,9 @@ scenarios! {
         ensure!(stop.still_held_after(Duration::from_secs(3)), "the kill was noticed");
         let agent = node.agent().start()?;
         agent.logs("taken back", SOON)?;
-        ensure!(agent.metric("lastcall_hooks_held")? == 1.0);
         // Past the keep-alive at which a kubelet finds a dead connection out.
         ensure!(stop.still_held_after(Duration::from_secs(15)), "answered with a session open");
+        ensure!(agent.metric("lastcall_hooks_held")? == 1.0);
         session.close();
         let answer = stop.answered_within(AT_ONCE)?;
         ensure!(answer.outcome() == "drained" && answer.waited > Duration::from_secs(19), "{answer:?}");
