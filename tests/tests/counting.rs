@@ -335,7 +335,8 @@ scenarios! {
         is_drained(&stop.answered_within(AT_ONCE)?, 0)
     }
 
-    /// A scraper that keeps its connection, at a port that no slice names, is not waited for.
+    /// Scrapers at a port that no slice names, one that keeps its connection and one that does not, neither
+    /// hold the hook nor put it off.
     fn a_scraped_metrics_port_does_not_hold(node) {
         let _agent = node.agent().start()?;
         node.service("web").port("http", 80, 8080).start()?;
@@ -344,6 +345,8 @@ scenarios! {
         let mut kept = node.client()?.connect(&pod, 9100)?;
         let scrape = move || drop(kept.get("/").and_then(|()| kept.response()));
         let scraper = Repeated::every(seconds(2.5), scrape);
+        let (other, to) = (node.client()?, pod.addr(9100));
+        let _other = Repeated::every(seconds(1.5), move || drop(other.fetch(to, "/")));
         let answer = node.kubelet().delete(&pod)?.answered_within(seconds(8.0))?;
         is_drained(&answer, 1)?;
         ensure!(scraper.stop() >= 2, "there was nothing to ignore");

@@ -13,6 +13,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// λ is taken over two seconds at least, so that a pod has to be known for longer.
 const KNOWN: Duration = Duration::from_secs(3);
 
+/// The readiness path of the app: none that everybody uses.
+const READY: &str = "/app/ready";
+
 fn seconds(n: f64) -> Duration {
     Duration::from_secs_f64(n)
 }
@@ -34,7 +37,7 @@ fn says(answer: &Answer, text: &str) -> Result<()> {
 /// A pod of a ClusterIP Service, alone behind it.
 fn served(node: &Node) -> Result<Pod> {
     node.service("web").port("http", 80, 8080).start()?;
-    node.pod("web-0").of("web").http(8080).readiness("/healthz", 8080).start()
+    node.pod("web-0").of("web").http(8080).readiness(READY, 8080).start()
 }
 
 /// New connections to the pod, each with one request.
@@ -141,7 +144,7 @@ scenarios! {
         let _agent = node.agent().start()?;
         let pod = served(node)?;
         let to = pod.addr(8080);
-        let _checks = by_three(node, move |client| drop(client.fetch(to, "/healthz")))?;
+        let _checks = by_three(node, move |client| drop(client.fetch(to, READY)))?;
         thread::sleep(KNOWN);
         let answer = node.kubelet().delete(&pod)?.answered_within(seconds(8.0))?;
         is_drained(&answer, 5.0, "silence proves nothing")

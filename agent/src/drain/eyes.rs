@@ -87,15 +87,21 @@ impl Eyes {
         } else {
             eyes.look_at_links(drain).await;
             eyes.set_ports(drain, facts.map(|f| &f.ports), &[]);
-            if let (Some(observer), Some(number)) = (&eyes.services.observer, eyes.number) {
-                let own = facts.into_iter().flat_map(|f| f.health_paths.iter().map(String::as_str));
-                let paths = own.chain(eyes.services.health_paths.iter().map(String::as_str));
-                if let Err(e) = observer.add_health_paths(number, paths) {
-                    tracing::warn!(error = %crate::causes(&e), "health checks of {drain} count as traffic");
-                }
-            }
+            eyes.add_health_paths(drain, eyes.services.health_paths.iter().map(String::as_str));
+            eyes.add_health_paths(
+                drain,
+                facts.into_iter().flat_map(|f| f.health_paths.iter().map(String::as_str)),
+            );
         }
         eyes
+    }
+
+    /// Tells the kernel which paths only health checks ask for. A hook may be earlier than the pod's facts.
+    pub(super) fn add_health_paths<'a>(&self, drain: &Drain, paths: impl IntoIterator<Item = &'a str>) {
+        let (Some(observer), Some(number)) = (&self.services.observer, self.number) else { return };
+        if let Err(e) = observer.add_health_paths(number, paths) {
+            tracing::warn!(error = %crate::causes(&e), "health checks of {drain} count as traffic");
+        }
     }
 
     /// The programs see this pod, as far as is known.

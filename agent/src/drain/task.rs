@@ -169,6 +169,7 @@ impl Task {
             self.drain.learn(Some(Arc::clone(facts)), []);
             self.drain.ledger().ports(&facts.ports);
             self.eyes.set_ports(&self.drain, Some(&facts.ports), &self.listening);
+            self.eyes.add_health_paths(&self.drain, facts.health_paths.iter().map(String::as_str));
         }
         self.facts = facts;
     }
