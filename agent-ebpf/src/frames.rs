@@ -4,7 +4,7 @@
 //! closed. RFC 9113 section 4.1; nothing behind a header is looked at.
 
 use crate::{
-    abi::{H2Position, follow},
+    abi::H2Position,
     http::Piece,
     tcp::{Direction, after},
 };
@@ -179,12 +179,11 @@ impl Walk {
 
     /// Starts where `position` says, in a segment that ends behind it. `false`: it begins behind it, too.
     #[inline(always)]
-    pub(crate) fn follow(&mut self, position: &H2Position, piece: Piece, direction: Direction) -> bool {
-        let partly = if position.state == follow::WHOLLY { 0 } else { mode::PARTLY };
+    pub(crate) fn follow(&mut self, position: &H2Position, piece: Piece, mode: u32) -> bool {
         *self = Self {
             payload: piece.payload,
             highest: position.highest,
-            mode: partly | out(direction),
+            mode,
             have: u32::from(position.have),
             at: position.next.wrapping_sub(piece.sequence),
             ..Self::default()

@@ -9,7 +9,7 @@
 
 use crate::{
     abi::{Connection, H2Position, flag, follow, protocol},
-    frames::{Frame, Walk, seen},
+    frames::{Frame, Walk, mode, seen},
     http::{self, Piece},
     tcp::{Direction, after},
 };
@@ -23,6 +23,8 @@ pub trait Walker {
     fn walk(&mut self) -> &mut Walk;
     /// Takes [`step`]s to its end, or as many as there is time for.
     fn go(&mut self);
+    /// Streams belong to this [`Connection::h2_epoch`] from now on.
+    fn epoch(&mut self, epoch: u8);
     /// Adds to the count of streams, which the other direction adds to as well.
     fn add(&mut self, streams: &mut u32, n: u32);
 }
@@ -52,13 +54,19 @@ pub fn server_begins(c: &mut Connection, piece: Piece, frame: Frame) {
     }
 }
 
+/// Every stream is known: nothing else has to be asked.
+#[inline(always)]
+fn wholly(c: &Connection) -> bool {
+    let (both, known) = ((c.h2_in.state, c.h2_out.state), c.flags & flag::H2_FOLLOWED != 0);
+    both == (follow::WHOLLY, follow::WHOLLY) && known
+}
+
 /// An inbound segment that advanced.
 #[inline(always)]
 pub fn inbound<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) {
     let asks =
         if c.h2_in.state >= follow::PARTLY { follow_in(c, piece, walker) } else { find_in(c, piece, walker) };
-    let wholly = c.h2_in.state == follow::WHOLLY && c.flags & flag::H2_FOLLOWED != 0;
-    if asks && !wholly && c.flags & flag::WAITING == 0 {
+    if asks && !wholly(c) && c.flags & flag::WAITING == 0 {
         c.flags |= flag::WAITING;
     }
 }
@@ -70,7 +78,7 @@ fn follow_in<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> boo
         return true; // Within a frame.
     }
     let highest = c.h2_in.highest;
-    if !walker.walk().follow(&c.h2_in, piece, Direction::In) {
+    if !walker.walk().follow(&c.h2_in, piece, 0) {
         walker.walk().look(piece.payload, highest, Direction::In);
         walker.go();
         if !walker.walk().may_jump(highest) {
@@ -125,16 +133,15 @@ pub fn outbound<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) {
         return;
     }
     let followed = c.h2_out.state >= follow::PARTLY;
-    let wholly = followed && c.h2_in.state == follow::WHOLLY;
     if followed && c.flags & flag::H2_FOLLOWED == 0 {
         c.flags |= flag::H2_FOLLOWED;
-        if wholly {
+        if wholly(c) {
             c.flags &= !flag::WAITING;
         }
     } else if !followed && c.flags & flag::H2_FOLLOWED != 0 {
         c.flags &= !flag::H2_FOLLOWED;
     }
-    if answers && !wholly {
+    if answers && !wholly(c) {
         http::answered(c);
     }
 }
@@ -145,54 +152,61 @@ fn follow_out<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bo
     if !after(piece.end(), c.h2_out.next) {
         return true;
     }
-    let follows = walker.walk().follow(&c.h2_out, piece, Direction::Out);
+    let unseen = c.h2_in.state != follow::WHOLLY || c.h2_out.state != follow::WHOLLY;
+    let mode = if unseen { mode::OUT | mode::PARTLY } else { mode::OUT };
+    let follows = walker.walk().follow(&c.h2_out, piece, mode);
     if follows {
         walker.go();
     }
     let walk = walker.walk();
     if !follows || walk.seen & seen::NONSENSE != 0 || !walk.is_done() {
-        lose_out(c);
-        return false;
+        return lose_out(c, walker);
     }
     let more = walk.counted();
     walker.add(&mut c.streams, more);
     let walk = walker.walk();
     walk.leave(&mut c.h2_out, piece.sequence);
-    if c.h2_in.state == follow::WHOLLY {
+    if !unseen {
         c.exchanges = c.exchanges.wrapping_add(walk.answered);
     }
     walk.seen & seen::WORK != 0
 }
 
-/// Nobody says any more when a stream ends: those that are open are others from now on.
+/// When the streams that are open end, nobody can say: those that count are others from now on.
 #[inline(always)]
-fn lose_out(c: &mut Connection) {
+fn lose_out<W: Walker>(c: &mut Connection, walker: &mut W) -> bool {
     c.h2_out.state = follow::NO;
     c.h2_epoch = c.h2_epoch.wrapping_add(1);
-    if c.streams != 0 {
-        c.streams = 0;
-        c.flags |= flag::WAITING;
+    walker.epoch(c.h2_epoch);
+    if c.streams == 0 {
+        return true;
     }
+    c.streams = 0;
+    c.flags |= flag::WAITING;
+    false
 }
 
-/// As [`find_in`], once the peer's frames are found: the pod answers on no stream but theirs.
+/// As [`find_in`], once the peer's frames are found: the pod answers on no stream but theirs. What has been
+/// opened by then ends with what is seen here, or counts no more.
 #[inline(always)]
 fn find_out<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bool {
     walker.walk().look(piece.payload, c.h2_in.highest, Direction::Out);
     walker.go();
     let walk = walker.walk();
     let (whole, seen) = (walk.is_whole(), walk.seen);
-    let second = c.h2_out.state == follow::CANDIDATE && c.h2_out.next == piece.sequence;
-    if !whole || c.h2_in.state < follow::PARTLY {
+    if c.h2_in.state < follow::PARTLY {
         c.h2_out.state = follow::NO;
         return !whole || seen & seen::WORK != 0;
     }
-    if second {
-        c.h2_out.state = follow::PARTLY;
-        c.h2_out.have = 0;
-        return follow_out(c, piece, walker);
+    if !whole {
+        return lose_out(c, walker);
     }
-    c.h2_out.state = follow::CANDIDATE;
-    c.h2_out.next = piece.end();
-    seen & seen::WORK != 0
+    let second = c.h2_out.state == follow::CANDIDATE && c.h2_out.next == piece.sequence;
+    c.h2_out.next = piece.sequence;
+    c.h2_out.have = 0;
+    let answers = follow_out(c, piece, walker);
+    if c.h2_out.next == piece.end() {
+        c.h2_out.state = if second { follow::PARTLY } else { follow::CANDIDATE };
+    }
+    answers
 }

@@ -70,8 +70,8 @@ pub(crate) static EDGES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// [`HEAD_PEEK`], rounded up to a power of two.
-pub(crate) const HEAD_ROOM: usize = HEAD_PEEK.next_power_of_two();
+/// A power of two above [`HEAD_PEEK`]: a mask keeps that length as it is.
+pub(crate) const HEAD_ROOM: usize = (HEAD_PEEK + 1).next_power_of_two();
 
 /// [`SCRATCH`]'s one value.
 #[repr(C)]

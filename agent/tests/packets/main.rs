@@ -7,5 +7,8 @@ mod bench;
 mod talk;
 mod wire;
 
+mod frames;
 mod handshakes;
+mod http1;
+mod http2;
 mod load;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// One packet. Sequence numbers go on by themselves; payload carries the acknowledgement of all before.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Step<'a> {
     Syn,
     SynAck,
@@ -35,6 +35,19 @@ pub(crate) enum Step<'a> {
 }
 
 pub(crate) use Step::*;
+
+impl std::fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, bytes) = match self {
+            In(b) => ("In", *b),
+            Out(b) => ("Out", *b),
+            Ahead(_, b) => ("Ahead", *b),
+            Behind(b) => ("Behind", *b),
+            _ => ("a segment without new payload", b"".as_slice()),
+        };
+        write!(f, "{name} \"{:.60}\"", bytes.escape_ascii().to_string())
+    }
+}
 
 /// Where both sides are in the circle of sequence numbers; the pod's wrap soon.
 pub(crate) struct Talk<'a> {
