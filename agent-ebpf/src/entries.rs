@@ -103,11 +103,7 @@ pub(crate) fn enter(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut
                     run.fresh.last_in = run.fresh.first_seen;
                 }
                 let _ = HANDSHAKES.remove(&run.key);
-            } else if run.packet.payload == 0 && run.packet.flags & tcp::FIN == 0 {
-                return false;
-            } else if !established(skb, run) {
-                // A FIN is worth the question too: without it the end of a connection that has been
-                // silent since the attach would not show in the packets.
+            } else if run.packet.payload == 0 || !established(skb, run) {
                 return false;
             }
         }
