@@ -44,7 +44,7 @@ pub(super) struct Eyes {
     attachments: BTreeMap<u32, Attachment>,
     addresses: BTreeSet<IpAddr>,
     fallback: Option<Fallback>,
-    /// Bytes received on counted sockets and packets seen, at the last dump.
+    /// Bytes received on counted sockets at the last dump, and packets seen before it.
     witnessed: Option<(u64, u64)>,
 }
 
@@ -228,9 +228,10 @@ impl Eyes {
 
     /// Dumps the namespace's sockets.
     pub(super) async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
+        let packets = self.packets();
         match self.namespace.dump_async(Filter::drain()).await {
             Ok(dump) => {
-                self.compare(drain, &dump);
+                self.compare(drain, &dump, packets);
                 Some(dump)
             }
             Err(e) => {
@@ -251,13 +252,20 @@ impl Eyes {
         ports.into_iter().collect()
     }
 
+    /// Packets that the programs have seen of the pod.
+    fn packets(&self) -> Option<u64> {
+        let pod = self.services.observer.as_ref()?.pod(self.number?).ok()?;
+        Some(pod.packets_in + pod.packets_out)
+    }
+
     /// Bytes that move while no packet is seen: something before our program ends the packets' way.
-    fn compare(&mut self, drain: &Drain, dump: &Dump) {
+    /// `packets`: the count from before the dump. It is kept for the next one, so that whatever moved
+    /// from one dump to the other passed between the two counts.
+    fn compare(&mut self, drain: &Drain, dump: &Dump, packets: Option<u64>) {
         if !self.by_kernel() {
             return;
         }
-        let (Some(observer), Some(number)) = (&self.services.observer, self.number) else { return };
-        let Ok(pod) = observer.pod(number) else { return };
+        let (Some(packets), Some(packets_now)) = (packets, self.packets()) else { return };
         let outside = |s: &&crate::sockets::Socket| {
             !s.peer.ip().is_loopback() && !self.addresses.contains(&s.peer.ip()) && s.info.is_some()
         };
@@ -268,10 +276,9 @@ impl Eyes {
             .filter_map(|s| s.info.as_ref())
             .map(|i| i.bytes_received)
             .sum();
-        let packets = pod.packets_in + pod.packets_out;
         if let Some((bytes_before, packets_before)) = self.witnessed
             && received > bytes_before
-            && packets == packets_before
+            && packets_now == packets_before
         {
             self.fall_back(drain, Fallback::Blind);
         }
