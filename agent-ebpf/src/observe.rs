@@ -268,11 +268,7 @@ fn enter(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod) -> bo
             if isn.is_some_and(|isn| run.packet.acknowledgement == isn.wrapping_add(1)) {
                 run.fresh.flags = flag::NEW;
                 let _ = HANDSHAKES.remove(&run.key);
-            } else if run.packet.payload == 0 && run.packet.flags & tcp::FIN == 0 {
-                return false;
-            } else if !established(skb, run) {
-                // A FIN is worth the question too: without it the end of a connection that has been
-                // silent since the attach would not show in the packets.
+            } else if run.packet.payload == 0 || !established(skb, run) {
                 return false;
             }
         }
