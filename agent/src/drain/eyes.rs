@@ -29,9 +29,6 @@ pub(super) const POLL: Duration = Duration::from_millis(100);
 /// Interval of the dumps that heal what packets did not show.
 pub(super) const RECONCILE: Duration = Duration::from_secs(1);
 
-/// A dump of fewer sockets than this came in one piece (32 KiB hold about 70).
-const ONE_BATCH: usize = 50;
-
 /// One read of the kernel's table.
 pub(super) struct Table {
     /// When it was read.
@@ -53,10 +50,7 @@ pub(super) struct Eyes {
     /// Bytes received on counted sockets at the last dump, and packets that had come in when it began: one
     /// that came while the sockets were listed must not be missed in the next comparison.
     witnessed: Option<(u64, u64)>,
-    /// The sockets of the last dump, by cookie.
-    dumped: BTreeMap<u64, (SocketAddr, SocketAddr)>,
-    /// The sockets that the table named when it was read last.
-    tabled: Vec<(u64, (SocketAddr, SocketAddr))>,
+    second_look: SecondLook,
 }
 
 impl Eyes {
@@ -75,8 +69,7 @@ impl Eyes {
             addresses: BTreeSet::new(),
             fallback: None,
             witnessed: None,
-            dumped: BTreeMap::new(),
-            tabled: Vec::new(),
+            second_look: SecondLook::default(),
         };
         if eyes.namespace.is_node() {
             eyes.fall_back(drain, Fallback::HostNetwork);
@@ -244,7 +237,7 @@ impl Eyes {
         });
         match read {
             Ok(table) => {
-                self.tabled = table.entries.iter().filter_map(as_socket).collect();
+                self.second_look.read(&table.entries);
                 if table.pod.refused > 0 {
                     self.fall_back(drain, Fallback::TableFull);
                 }
@@ -263,7 +256,7 @@ impl Eyes {
         let before = self.packets_in();
         match self.namespace.dump_async(Filter::drain()).await {
             Ok(mut dump) => {
-                self.look_again(&mut dump).await;
+                self.second_look.complete(&mut dump, &self.namespace).await;
                 self.compare(drain, &dump, before);
                 Some(dump)
             }
@@ -272,36 +265,6 @@ impl Eyes {
                 None
             }
         }
-    }
-
-    /// Asks for each socket by itself that the dump before or the table has and this dump has not.
-    ///
-    /// A long dump comes in batches, and a socket can be passed over between two of them when another
-    /// one of its hash bucket closes meanwhile (`net/ipv4/inet_diag.c`): not being in a dump is no proof.
-    async fn look_again(&mut self, dump: &mut Dump) {
-        let present: BTreeMap<u64, (SocketAddr, SocketAddr)> = dump
-            .sockets
-            .iter()
-            .filter(|s| s.state != TcpState::Listen)
-            .map(|s| (s.cookie, (s.local, s.peer)))
-            .collect();
-        let mut before = std::mem::replace(&mut self.dumped, present);
-        before.extend(self.tabled.iter().copied());
-        if dump.sockets.len() < ONE_BATCH {
-            return;
-        }
-        let missing: Vec<_> = before.into_iter().filter(|(c, _)| !self.dumped.contains_key(c)).collect();
-        let namespace = self.namespace.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            let look =
-                |(cookie, (local, peer)): (u64, _)| namespace.look_up(local, peer, cookie).ok().flatten();
-            missing.into_iter().filter_map(look).filter(|s| s.state != TcpState::TimeWait).collect::<Vec<_>>()
-        });
-        for socket in found.await.unwrap_or_default() {
-            self.dumped.insert(socket.cookie, (socket.local, socket.peer));
-            dump.sockets.push(socket);
-        }
-        dump.finished = Moment::now();
     }
 
     /// TCP and UDP ports that somebody listens on in the namespace.
@@ -376,13 +339,6 @@ impl Eyes {
             observer.forget(number);
         }
     }
-}
-
-/// Cookie and ends of the socket behind an entry, where a packet has shown them.
-fn as_socket((key, c): &(FlowKey, Connection)) -> Option<(u64, (SocketAddr, SocketAddr))> {
-    let local = SocketAddr::new(ip(&key.local), c.socket_port);
-    let peer = SocketAddr::new(ip(&key.peer), key.peer_port);
-    (c.cookie != 0 && key.protocol == TCP).then_some((c.cookie, (local, peer)))
 }
 
 /// Addresses that outside connections come to.

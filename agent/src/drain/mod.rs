@@ -31,6 +31,7 @@ mod place;
 pub mod policy;
 mod probes;
 pub mod registry;
+mod second_look;
 pub mod services;
 mod task;
 mod verdict;
