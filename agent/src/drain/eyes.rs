@@ -6,14 +6,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, protocol};
 
-use super::{Drain, Fallback, Happened, Services, probes};
+use super::{Drain, Fallback, Happened, Services, probes, second_look::SecondLook};
 use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
     kernel::{
