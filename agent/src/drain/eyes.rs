@@ -16,10 +16,7 @@ use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, pro
 use super::{Drain, Fallback, Happened, Services, probes, second_look::SecondLook};
 use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
-    kernel::{
-        Attach, Attachment,
-        observer::{PodNumber, ip},
-    },
+    kernel::{Attach, Attachment, observer::PodNumber},
     moment::Moment,
     sockets::{Dump, Filter, Link, Namespace, TcpState},
 };
