@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
 const SOON: Duration = Duration::from_secs(5);
+/// An agent has ended by then that cannot start.
+const START: Duration = Duration::from_secs(20);
 /// `EX_CONFIG`: restarting does not help.
 const BAD_CONFIGURATION: i32 = 78;
 /// What clap says to a flag's value that cannot be read.
@@ -80,7 +82,7 @@ scenarios! {
     fn a_second_agent(node) {
         let first = node.agent().start()?;
         let second = node.agent().start_unready()?;
-        let code = second.exit_code_within(SOON).context("two agents run side by side")?;
+        let code = second.exit_code_within(START).context("two agents run side by side")?;
         ensure!(code != 0, "it ended as if all were well");
         let last = second.logs("lastcall: ", SOON)?;
         ensure!(last.contains("127.0.0.1:9903") && last.contains("--metrics-address"), "{last}");
@@ -96,7 +98,7 @@ scenarios! {
     fn a_port_that_is_taken(node) {
         let _squatter = lastcall_tests::Server::listen(node.host().netns(), 9902)?;
         let agent = node.agent().start_unready()?;
-        let code = agent.exit_code_within(SOON).context("it runs without its port")?;
+        let code = agent.exit_code_within(START).context("it runs without its port")?;
         ensure!(code != 0, "it ended as if all were well");
         let log = agent.logs("lastcall: ", SOON)?;
         ensure!(log.contains(":9902 is taken by another process") && log.contains("ss -ltnp"), "{log}");

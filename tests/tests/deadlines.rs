@@ -11,8 +11,8 @@ use lastcall_tests::{Agent, Conn, Hook, Node, Pod, scenarios};
 
 /// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
 const SOON: Duration = Duration::from_secs(5);
-/// From an event to the answer.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// From an event to the answer, on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 fn secs(n: f64) -> Duration {
     Duration::from_secs_f64(n)
@@ -188,8 +188,7 @@ scenarios! {
             ensure!((said - seconds).abs() < 60.0, "after a step to {step} its clock is off by {said} s");
         }
         session.close();
-        // Every look at the clock reads a file here.
-        ensure!(stop.answered_within(2 * AT_ONCE)?.outcome() == "drained");
+        ensure!(stop.answered_within(AT_ONCE)?.outcome() == "drained");
         Ok(())
     }
 

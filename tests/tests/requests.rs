@@ -8,10 +8,12 @@ use lastcall_tests::{Agent, Conn, Hook, Node, Pod, scenarios};
 
 /// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
 const SOON: Duration = Duration::from_secs(5);
-/// From an event to the answer.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// From an event to the answer, on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// The floor of a pod without a Service.
 const FLOOR: Duration = Duration::from_secs(2);
+/// The floor counts from the deletion, which is a little earlier than the hook.
+const A_LITTLE: Duration = Duration::from_millis(300);
 
 /// What a request on the node's loopback is told: status, the `Allow` header, body.
 fn told(node: &Node, request: &str) -> Result<(u16, Option<String>, String)> {
@@ -56,7 +58,7 @@ scenarios! {
         let path = "/drain?untill=settled&settle=0&until=never&reserve=1h1&idle-after=%zz&patience=5s&patience=1s";
         let pod = node.pod("web").http(8080).hook(Hook::http(path)).start()?;
         let answer = node.kubelet().delete(&pod)?.answered_within(SOON)?;
-        ensure!(answer.outcome() == "drained" && answer.waited >= FLOOR, "{answer:?}");
+        ensure!(answer.outcome() == "drained" && answer.waited + A_LITTLE >= FLOOR, "{answer:?}");
         let warnings = answer.body["warnings"].to_string();
         for (name, problem) in [
             ("untill", "no such parameter"),
