@@ -34,7 +34,13 @@ pub struct Head {
     pub chunked: u32,
     /// The last four bytes as they came.
     raw: u32,
+    /// What follows it, whatever it says: [`Head::BODY`], [`Head::NOTHING`], [`Head::INTERIM`].
+    pub follows: u32,
+    /// Zero.
+    pub pad: u32,
 }
+
+const _: () = assert!(size_of::<Head>() == 64);
 
 const CONTENT_LENGTH: (u64, u64) = split(*b"\ncontent-length:");
 const CONTENT_LENGTH_LINE: u32 = 15;
@@ -50,6 +56,13 @@ const fn split(b: [u8; 16]) -> (u64, u64) {
 }
 
 impl Head {
+    /// What it says follows.
+    pub const BODY: u32 = 0;
+    /// No body: the answer to a HEAD, or a status that has none.
+    pub const NOTHING: u32 = 1;
+    /// Another response: the status was interim.
+    pub const INTERIM: u32 = 2;
+
     /// More bytes than any sequence number can tell apart: 2^31 is half of the circle.
     pub const HUGE: u64 = 0x7fff_0000;
 

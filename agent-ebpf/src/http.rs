@@ -27,8 +27,10 @@ pub enum Start {
     Head,
     /// The same, of a CONNECT, behind whose response comes anything.
     Connect,
-    /// Too short to tell, or an empty line; may well be the beginning of a request.
+    /// Too short to tell; may well be the beginning of a request.
     Short,
+    /// An empty line, which some clients send before a request.
+    Blank,
     /// An HTTP/2 preface.
     Preface,
     /// Anything else: a body, another protocol.
@@ -54,7 +56,7 @@ pub fn start(bytes: &[u8; REQUEST_PEEK], len: usize) -> (Start, usize) {
         return (Start::Preface, 0);
     }
     if len > 0 && (bytes[0] == b'\r' || bytes[0] == b'\n') {
-        return (Start::Short, 0);
+        return (Start::Blank, 0);
     }
     for (i, &b) in bytes.iter().enumerate().take(METHOD_MAX + 1) {
         if i >= len {
@@ -135,6 +137,18 @@ fn unknown(c: &Connection) -> bool {
     c.protocol == protocol::UNKNOWN && c.flags & flag::BOUNDARY == 0
 }
 
+/// The first bytes that come in on a connection, at the beginning of a message therefore.
+#[inline(always)]
+pub fn opens(c: &mut Connection, start: Start) {
+    if start.is_request() && c.protocol == protocol::HTTP2 {
+        c.protocol = protocol::HTTP; // Whatever the port is called.
+    }
+    if matches!(start, Start::Short) && c.protocol == protocol::HTTP {
+        c.protocol = protocol::HTTP1;
+        c.flags |= flag::BOUNDARY;
+    }
+}
+
 /// A request begins with this segment, and its head is worth reading.
 #[inline(always)]
 pub fn request_begins(c: &Connection, start: Start) -> bool {
@@ -166,7 +180,7 @@ pub fn request(c: &mut Connection, start: Start, piece: Piece, head: &Head, last
         if last_chunk {
             c.flags &= !flag::REQUEST_CHUNKED;
         }
-    } else if start.is_request() {
+    } else if start.is_request() || c.flags & flag::REQUEST_LENGTH != 0 && !matches!(start, Start::Blank) {
         one_more(c);
     } else {
         // Behind a request of unknown length, or the beginning of one that does not look like any.
@@ -224,7 +238,7 @@ fn one_more(c: &mut Connection) {
         c.flags |= flag::PIPELINED;
     }
     c.flags |= flag::WAITING;
-    c.flags &= !REQUEST;
+    c.flags &= !(REQUEST | flag::HEAD | flag::CONNECT);
 }
 
 /// Is this segment of `payload` bytes one whole WebSocket frame of a client?
@@ -288,7 +302,7 @@ pub fn is_response(c: &Connection) -> bool {
 /// A response begins; its head is in `head`, as far as it was sent. Answers whether another one follows it:
 /// this one was interim.
 #[inline(always)]
-pub fn response_begins(c: &mut Connection, code: u16, head: &Head) -> bool {
+pub fn response_begins(c: &mut Connection, code: u16, head: &mut Head) -> bool {
     c.flags |= flag::BOUNDARY;
     c.flags &= !(flag::MIDWAY | RESPONSE);
     c.protocol = protocol::HTTP1;
@@ -300,15 +314,22 @@ pub fn response_begins(c: &mut Connection, code: u16, head: &Head) -> bool {
     if code < 200 {
         // The request still waits for the final one, also where it came before the attach.
         c.flags |= flag::WAITING;
+        if head.body == 0 {
+            head.follows = Head::INTERIM;
+            c.flags |= flag::RESPONSE_HEAD;
+        }
         return true;
     }
     answered(c);
-    if c.flags & flag::HEAD == 0 && code != 204 && code != 304 {
-        if head.body == 0 {
-            c.flags |= flag::RESPONSE_HEAD;
-        } else {
-            response_framed(c, head);
-        }
+    if c.flags & flag::HEAD != 0 || code == 204 || code == 304 {
+        head.follows = Head::NOTHING;
+    }
+    // What comes in next may be the beginning of a request that does not say yet what it is.
+    c.flags &= !(flag::HEAD | flag::CONNECT);
+    if head.body == 0 {
+        c.flags |= flag::RESPONSE_HEAD;
+    } else {
+        response_framed(c, head);
     }
     false
 }
@@ -317,6 +338,9 @@ pub fn response_begins(c: &mut Connection, code: u16, head: &Head) -> bool {
 #[inline(always)]
 pub fn response_framed(c: &mut Connection, head: &Head) {
     c.flags &= !flag::RESPONSE_HEAD;
+    if head.follows != Head::BODY {
+        return;
+    }
     if head.chunked != 0 {
         c.flags |= flag::RESPONSE_CHUNKED;
         return;

@@ -12,4 +12,6 @@ pub mod http2;
 pub mod tcp;
 
 #[cfg(test)]
+extern crate std;
+#[cfg(test)]
 mod tests;

@@ -56,8 +56,8 @@ pub(crate) fn request(skb: Skb, run: *mut Scratch, c: &mut Connection, settles: 
     if http2::may_begin(c, piece) && c.flags & flag::UPGRADED == 0 {
         if matches!(start, Start::Preface) {
             http2::client_begins(c, piece);
-        } else if start.is_request() && c.protocol == protocol::HTTP2 {
-            c.protocol = protocol::HTTP; // Whatever the port is called.
+        } else {
+            http::opens(c, start);
         }
     }
     // SAFETY: as above.
@@ -135,9 +135,10 @@ pub(crate) fn response(skb: Skb, run: *mut Scratch, c: &mut Connection) {
             return;
         }
     }
-    if c.flags & flag::RESPONSE_HEAD != 0 {
-        more_head(skb, run, c, piece);
-    } else if !heads(skb, run, c, piece) {
+    let more = c.flags & flag::RESPONSE_HEAD != 0;
+    let next = if more { more_head(skb, run, c, piece) } else { Some(0) };
+    let begun = next.is_some_and(|skip| heads(skb, run, c, piece, skip));
+    if !begun && !more {
         http::response_continues(c);
     }
     if c.flags & (flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED) != 0 {
@@ -146,11 +147,11 @@ pub(crate) fn response(skb: Skb, run: *mut Scratch, c: &mut Connection) {
     }
 }
 
-/// The heads that a segment begins with: a few interim ones, and the final one. `false`: there is none.
+/// The heads that follow `skip` bytes of payload: a few interim ones, and the final one. `false`: there is
+/// none.
 #[inline(always)]
-fn heads(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) -> bool {
+fn heads(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece, mut skip: u32) -> bool {
     const INTERIM: u32 = 3;
-    let mut skip = 0;
     for i in 0..INTERIM {
         // SAFETY: this processor's own value, see its map.
         let at = unsafe { (*run).payload_at }.wrapping_add(skip);
@@ -178,9 +179,9 @@ fn heads(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) -> bool 
     true
 }
 
-/// More of a response's head.
+/// More of a response's head. Answers where another one follows it.
 #[inline(always)]
-fn more_head(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) {
+fn more_head(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) -> Option<u32> {
     // SAFETY: this processor's own value, see its map; the entry is copied at once.
     let head = unsafe {
         let head = &mut (*run).head;
@@ -191,16 +192,18 @@ fn more_head(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) {
         head
     };
     if head.position == 0 || head.start.wrapping_add(head.position) != piece.sequence {
-        return http::response_unframed(c);
+        http::response_unframed(c);
+        return None;
     }
     scan(skb, run, 0);
-    if head.ended() {
-        http::response_framed(c, head);
-        // SAFETY: as above.
-        let _ = HEADS.remove(unsafe { &(*run).key });
-    } else {
+    if !head.ended() {
         keep_head(run, c);
+        return None;
     }
+    // SAFETY: as above.
+    let _ = HEADS.remove(unsafe { &(*run).key });
+    http::response_framed(c, head);
+    (head.follows == Head::INTERIM).then(|| head.start.wrapping_add(head.body).wrapping_sub(piece.sequence))
 }
 
 #[inline(always)]

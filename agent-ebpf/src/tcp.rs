@@ -99,7 +99,8 @@ fn inbound(c: &mut Connection, s: &Segment, end: u32) -> Effect {
         }
         c.out_acked = s.acknowledgement;
         // The peer's own FIN may have come before the attach: then this was the end.
-        effect.look = c.flags & flag::FIN_OUT != 0 && !after(c.fin_out, s.acknowledgement);
+        let fins = c.flags & (flag::FIN_OUT | flag::FIN_IN);
+        effect.look = fins == flag::FIN_OUT && !after(c.fin_out, s.acknowledgement);
     }
     if s.flags & FIN != 0 {
         let fin = end.wrapping_add(1);

@@ -35,10 +35,18 @@ fn a_request_and_its_answer() {
 #[test]
 fn headers_that_trickle_wait_from_the_first_byte() {
     http(&[
-        (In(b"G"), "http waiting midway"),
-        (In(b"ET / HTTP/1.1\r\n"), "http waiting midway"),
-        (In(b"Host: x\r\n"), "http waiting midway"),
+        (In(b"G"), "http1 waiting"),
+        (In(b"ET / HTTP/1.1\r\n"), "http1 waiting"),
+        (In(b"Host: x\r\n"), "http1 waiting"),
+        (In(b"\r\n"), "http1 waiting"),
+        (Out(b"HTTP/1"), "http1 waiting"),
+        (Out(b".1 200 OK\r\n"), "http1 waiting"),
+        (Out(b"Content-Length: 0\r\n\r\n"), "http1 waiting"),
+        (In(GET), "http1 waiting pipelined"),
+    ]);
+    http(&[
         (In(b"\r\n"), "http waiting midway"),
+        (In(b"GET / HTTP/1.1\r\n\r\n"), "http waiting midway"),
         (Out(OK), "http1 done=1"),
         (In(b"GET /slow HTTP/1.1\r\nA: "), "http1 waiting done=1"),
         (In(b"b\r\n\r\n"), "http1 waiting done=1"),
@@ -130,11 +138,15 @@ fn interim_responses_answer_nothing() {
             "http1 length done=2",
         ),
         (Out(b"123456789"), "http1 done=2"),
-        (In(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"), "http1 waiting done=2"),
-        (Out(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), "? upgraded done=3"),
-        (Out(OK), "? upgraded done=3"),
-        (In(b"GET / "), "? waiting upgraded done=3"),
-        (Out(b"\x81\x02hi"), "? upgraded done=4"),
+        (In(GET), "http1 waiting done=2"),
+        (Out(b"HTTP/1.1 103 Early Hints\r\nLink"), "http1 waiting head done=2"),
+        (Out(b": </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"), "http1 length done=3"),
+        (Out(b"123456789"), "http1 done=3"),
+        (In(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"), "http1 waiting done=3"),
+        (Out(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), "? upgraded done=4"),
+        (Out(OK), "? upgraded done=4"),
+        (In(b"GET / "), "? waiting upgraded done=4"),
+        (Out(b"\x81\x02hi"), "? upgraded done=5"),
     ]);
     http(&[
         (In(b"CONNECT db:5432 HTTP/1.1\r\n\r\n"), "http1 waiting"),
