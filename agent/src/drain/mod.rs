@@ -27,6 +27,7 @@ use crate::{
 mod eyes;
 mod happened;
 mod noise;
+mod openings;
 mod place;
 pub mod policy;
 mod probes;
@@ -61,6 +62,8 @@ pub struct Verdict {
     /// The pod was Terminating by then. Where it was not, a container may only have been restarted, and
     /// the pod's real end will be another drain.
     pub terminating: bool,
+    /// Its network namespace was found.
+    pub seen: bool,
 }
 
 /// Where a drain stands.

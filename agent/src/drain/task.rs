@@ -12,6 +12,7 @@ use super::{
     Drain, Happened, Services, Verdict,
     eyes::{Eyes, POLL, RECONCILE, Table},
     noise::Noise,
+    openings::Openings,
     place::{self, Place},
     policy::{self, Circumstances, Decision, Dumps, Outcome, Waiting},
     verdict,
@@ -55,6 +56,7 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
         was_known: false,
         openings_per_second: rate,
         noise: Noise::default(),
+        openings: Openings::default(),
         dumped_at: None,
         listening: Vec::new(),
         settled_at: None,
@@ -79,6 +81,7 @@ struct Task {
     was_known: bool,
     openings_per_second: Option<f64>,
     noise: Noise,
+    openings: Openings,
     dumped_at: Option<Moment>,
     listening: Vec<(u16, u8)>,
     /// When settling ended, or will if nothing new comes.
@@ -204,6 +207,7 @@ impl Task {
         };
         self.dumps = Dumps::Possible;
         self.listen_for_noise().await;
+        self.count_openings().await;
         self.look_for_listeners(&dump).await;
         let probes = self.eyes.probes(&dump, &self.wire_ports());
         let stale = {
@@ -232,6 +236,16 @@ impl Task {
     async fn listen_for_noise(&mut self) {
         let (Some(pod), Ok(opens)) = (self.counters(), self.namespace.passive_opens().await) else { return };
         self.noise.read(Moment::now(), opens, pod.new_connections);
+    }
+
+    /// Openings of a pod that is polled. The node's own namespace counts everybody's.
+    async fn count_openings(&mut self) {
+        if self.eyes.by_kernel() || self.namespace.is_node() {
+            return;
+        }
+        let Ok(opens) = self.namespace.passive_opens().await else { return };
+        let probes = self.facts.as_ref().map_or(0.0, |f| f.probes_per_second);
+        self.openings.read(Moment::now(), opens, probes);
     }
 
     async fn look_for_listeners(&mut self, dump: &Dump) {
@@ -281,7 +295,10 @@ impl Task {
 
     fn decide(&mut self, now: Moment) -> (Decision, View, Circumstances) {
         let circumstances = self.circumstances();
-        let view = self.drain.ledger().view(now, &self.drain.contract);
+        let mut view = self.drain.ledger().view(now, &self.drain.contract);
+        if !circumstances.observed_by_kernel {
+            view.last_new = view.last_new.max(self.openings.last());
+        }
         let decision = policy::decide(&self.drain.contract, &circumstances, &view, now);
         (decision, view, circumstances)
     }

@@ -12,7 +12,8 @@ use crate::{ledger::View, moment::Moment};
 pub(super) fn blind(drain: &Drain, outcome: Outcome, why: &str) {
     let now = Moment::now();
     let view = drain.ledger().view(now, &drain.contract);
-    conclude(drain, &policy::Verdict { outcome, awaited: 0, open: 0 }, why, view, now, None);
+    let verdict = policy::Verdict { outcome, awaited: 0, open: 0 };
+    tell(drain, Verdict { seen: false, ..words(drain, &verdict, why, view, now, None) });
 }
 
 /// Tells everyone who waits.
@@ -24,13 +25,35 @@ pub(super) fn conclude(
     at: Moment,
     after_last_close: Option<Duration>,
 ) -> Arc<Verdict> {
-    let outcome = verdict.outcome;
+    tell(drain, words(drain, verdict, why, view, at, after_last_close))
+}
+
+fn words(
+    drain: &Drain,
+    verdict: &policy::Verdict,
+    why: &str,
+    view: View,
+    at: Moment,
+    after_last_close: Option<Duration>,
+) -> Verdict {
     let terminating = drain.identity().facts.is_some_and(|f| f.terminating.is_some());
-    let verdict = Arc::new(Verdict { outcome, at, why: why.to_owned(), view, after_last_close, terminating });
-    drain.happened(&Happened::Ended(outcome, at.since(drain.began)));
+    Verdict {
+        outcome: verdict.outcome,
+        at,
+        why: why.to_owned(),
+        view,
+        after_last_close,
+        terminating,
+        seen: true,
+    }
+}
+
+fn tell(drain: &Drain, verdict: Verdict) -> Arc<Verdict> {
+    let verdict = Arc::new(verdict);
+    drain.happened(&Happened::Ended(verdict.outcome, verdict.at.since(drain.began)));
     drain.progress.send_modify(|p| {
         p.waiting_for = String::new();
-        p.view = Some(view);
+        p.view = Some(verdict.view);
         p.verdict = Some(Arc::clone(&verdict));
     });
     verdict

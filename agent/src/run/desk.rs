@@ -112,7 +112,7 @@ impl Desk for NodeDesk {
         let verdict = drain.verdict().await;
         let waited = Moment::now().since(call.began);
         self.metrics.hook_answered(waited);
-        if verdict.outcome == policy::Outcome::Gone && drain.identity().facts.is_none() {
+        if verdict.outcome == policy::Outcome::Gone && !verdict.seen && drain.identity().facts.is_none() {
             return no_such_pod("no pod of this node has that address".to_owned(), call.began);
         }
         answer(&verdict, waited)

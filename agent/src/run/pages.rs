@@ -98,7 +98,7 @@ impl Node {
             table_capacity: self.table_capacity,
             edge_events: self.edges.load(Ordering::Relaxed),
             manifest_problems: self.problems.list().len() as u64,
-            ebpf_available: services.observer.is_some(),
+            ebpf_available: services.observer.is_some() && !services.attach.is_none(),
             ..Reading::default()
         };
         for drain in &drains {
