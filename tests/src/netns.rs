@@ -54,11 +54,15 @@ impl Netns {
     }
 
     /// Waits until links carry packets. A link that was set up is brought up by the kernel a little later
-    /// (linkwatch), or a second later when there is much to do, and drops what is sent before.
+    /// (linkwatch), or a second later when there is much to do, and drops what is sent before. The same for
+    /// its IPv6 addresses: they answer no neighbour until their group is joined, and who asks before that
+    /// asks again a second later.
     pub fn wait_until_up(&self, links: &[&str]) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(10);
         for link in links {
-            while !self.ip(&format!("link show dev {link}"))?.contains(" state UP ") {
+            while !self.ip(&format!("link show dev {link}"))?.contains(" state UP ")
+                || !self.is_found(link)?
+            {
                 if Instant::now() > until {
                     bail!("link {link} does not come up");
                 }
@@ -66,6 +70,21 @@ impl Netns {
             }
         }
         Ok(())
+    }
+
+    /// Whether neighbours find the link's global IPv6 addresses, by their solicited-node multicast group
+    /// (RFC 4291, 2.7.1).
+    fn is_found(&self, link: &str) -> Result<bool> {
+        let read = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        let (addresses, groups) = self.run(|| anyhow::Ok((read("if_inet6")?, read("igmp6")?)))?;
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let joined: Vec<_> = groups.lines().map(words).filter(|group| group[1] == link).collect();
+        let mut ours =
+            addresses.lines().map(words).filter(|address| address[5] == link && address[3] == "00");
+        Ok(ours.all(|address| {
+            let group = format!("ff0200000000000000000001ff{}", &address[0][26..]);
+            joined.iter().any(|join| join[2] == group)
+        }))
     }
 
     /// Runs a command inside to its end.
