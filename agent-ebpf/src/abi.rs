@@ -6,7 +6,7 @@
 
 /// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
 /// an agent never reads another version's bytes.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps and programs in the kernel object, once for both sides.
 pub mod names {
@@ -22,6 +22,8 @@ pub mod names {
     pub const IGNORED_SOURCES: &str = "IGNORED_SOURCES";
     /// Hash: the connection table.
     pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// Hash: HTTP/2 streams that the pod has not ended.
+    pub const STREAMS: &str = "STREAMS";
     /// LRU: handshakes that the pod has answered with a SYN+ACK.
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// LRU: the kubelet's own connections, by tuple, and when they closed.
@@ -116,20 +118,73 @@ pub struct Connection {
     pub fin_out: u32,
     /// Complete exchanges: a turn from inbound payload to outbound payload.
     pub exchanges: u32,
-    /// HTTP/2 streams opened by the peer and not ended, where [`flag::H2_FOLLOWED`] is set.
+    /// HTTP/2 streams opened by the peer and not ended, where [`flag::H2_FOLLOWED`] is set. Every
+    /// processor adds to it by itself, so it may be one too many for an instant, never one too few.
     pub streams: u32,
-    /// HTTP/2: sequence number of the next inbound frame header.
-    pub h2_next_in: u32,
-    /// HTTP/2: sequence number of the next outbound frame header.
-    pub h2_next_out: u32,
     /// [`flag`]s.
     pub flags: u32,
+    /// Highest acknowledgement of the pod, where [`flag::IN_ACKED`] is set.
+    pub in_acked: u32,
+    /// Sequence number behind the last request, where [`flag::REQUEST_LENGTH`] is set.
+    pub request_end: u32,
     /// The socket's own local port, 0 until known.
     pub socket_port: u16,
     /// A [`protocol`].
     pub protocol: u8,
+    /// Counts the times that [`Connection::streams`] began anew: streams of before are other streams.
+    pub h2_epoch: u8,
+    /// HTTP/2: where the peer's frames are.
+    pub h2_in: H2Position,
+    /// HTTP/2: where the pod's frames are.
+    pub h2_out: H2Position,
+}
+
+/// How far one direction of an HTTP/2 connection has been followed. Each direction writes its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct H2Position {
+    /// Sequence number of the next byte of a frame header.
+    pub next: u32,
+    /// Highest id of a stream that the peer has opened; only inbound.
+    pub highest: u32,
+    /// The first bytes of a header that goes on in the next segment.
+    pub head: [u8; 8],
+    /// How many of them.
+    pub have: u8,
+    /// A [`follow`].
+    pub state: u8,
     /// Zero.
-    pub pad: u8,
+    pub pad: [u8; 2],
+}
+
+/// Values of [`H2Position::state`].
+pub mod follow {
+    /// Not followed, or not any more: `next` and `head` mean nothing.
+    pub const NO: u8 = 0;
+    /// One segment of whole frames was seen; `next` is behind it.
+    pub const CANDIDATE: u8 = 1;
+    /// Followed from somewhere: there may be streams that were opened before.
+    pub const PARTLY: u8 = 2;
+    /// Followed from the first byte: every stream is known.
+    pub const WHOLLY: u8 = 3;
+}
+
+/// A stream that the pod has not ended, see [`names::STREAMS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StreamKey {
+    /// [`Connection::first_seen`] of its connection.
+    pub first_seen: u64,
+    /// The pod's number.
+    pub pod: u32,
+    /// Its id (RFC 9113 section 5.1.1).
+    pub stream: u32,
+    /// The peer's port.
+    pub peer_port: u16,
+    /// The pod's port.
+    pub local_port: u16,
+    /// [`Connection::h2_epoch`].
+    pub epoch: u32,
 }
 
 /// Bits of [`Connection::flags`].
@@ -163,9 +218,11 @@ pub mod flag {
     pub const RESPONSE_UNTIL_CLOSE: u32 = 1 << 12;
     /// An HTTP message boundary was seen: `protocol` is what the packets say, not the port.
     pub const BOUNDARY: u32 = 1 << 13;
-    /// The connection became something else (status 101, CONNECT): every open one counts.
+    /// The connection became something else (status 101, or 2xx to CONNECT): every open one counts.
     pub const UPGRADED: u32 = 1 << 14;
-    /// HTTP/2 frames are followed in both directions; `streams` is valid.
+    /// The pod's HTTP/2 frames are followed, which end streams: `streams` is valid. Where the peer's
+    /// are not followed from the first byte as well, there may be more of them than it says, and
+    /// [`WAITING`] says what the bytes say.
     pub const H2_FOLLOWED: u32 = 1 << 15;
     /// Everything asked for so far was for a health check.
     pub const HEALTH_ONLY: u32 = 1 << 16;
@@ -173,6 +230,21 @@ pub mod flag {
     pub const COUNTED: u32 = 1 << 17;
     /// Payload was seen that is in the middle of a message: no boundary known yet.
     pub const MIDWAY: u32 = 1 << 18;
+    /// `in_acked` is valid.
+    pub const IN_ACKED: u32 = 1 << 19;
+    /// The last request has a known end, `request_end`.
+    pub const REQUEST_LENGTH: u32 = 1 << 20;
+    /// The last request is chunked and its last chunk has not been seen.
+    pub const REQUEST_CHUNKED: u32 = 1 << 21;
+    /// A request came before the answer to the one before it. How many wait is not known, so
+    /// [`WAITING`] stays.
+    pub const PIPELINED: u32 = 1 << 22;
+    /// What came in last began as an HTTP request does, on a port of which nothing is known.
+    pub const ASKED: u32 = 1 << 23;
+    /// The request in progress is a CONNECT: what follows its 2xx response is anything.
+    pub const CONNECT: u32 = 1 << 24;
+    /// The response in progress has sent a part of its head.
+    pub const RESPONSE_HEAD: u32 = 1 << 25;
 }
 
 /// What a connection speaks, as far as the drain decision cares.
@@ -274,12 +346,20 @@ pub struct Port {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handshake {
-    /// When the SYN+ACK left.
-    pub at: u64,
     /// The pod's initial sequence number.
     pub isn: u32,
+    /// What the SYN+ACK acknowledges: behind the peer's SYN, and behind data that came with it.
+    pub acknowledged: u32,
+    /// 1: data came with the SYN (TCP Fast Open), and the pod has taken it. A SYN+ACK has yet to come
+    /// where this is [`Handshake::SYN`]; `isn` is the peer's then.
+    pub asked: u32,
     /// Zero.
     pub pad: u32,
+}
+
+impl Handshake {
+    /// See [`Handshake::asked`].
+    pub const SYN: u32 = 2;
 }
 
 /// A connection of the kubelet, as TC will see it come in.
@@ -411,12 +491,14 @@ pub const fn path_hash_step(hash: u32, byte: u8) -> u32 {
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 44);
-    assert!(size_of::<Connection>() == 104);
+    assert!(size_of::<Connection>() == 144);
     assert!(size_of::<Pod>() == 104);
     assert!(size_of::<Command>() == 56);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<Port>() == 4);
     assert!(size_of::<Handshake>() == 16);
+    assert!(size_of::<H2Position>() == 20);
+    assert!(size_of::<StreamKey>() == 24);
     assert!(size_of::<ProbeKey>() == 36);
     assert!(size_of::<Edge>() == 16);
     assert!(size_of::<HealthPath>() == 8);
@@ -442,6 +524,7 @@ mod user {
         super::PortKey,
         super::Port,
         super::Handshake,
+        super::StreamKey,
         super::ProbeKey,
         super::Edge,
         super::HealthPath,

@@ -5,8 +5,13 @@
 
 pub mod abi;
 pub mod flow;
+pub mod frames;
+pub mod head;
 pub mod http;
+pub mod http2;
 pub mod tcp;
 
+#[cfg(test)]
+extern crate std;
 #[cfg(test)]
 mod tests;

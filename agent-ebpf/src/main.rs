@@ -8,11 +8,17 @@
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
+mod entries;
+#[cfg(target_arch = "bpf")]
 mod hook;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod observe;
+#[cfg(target_arch = "bpf")]
+mod payload;
+#[cfg(target_arch = "bpf")]
+mod skb;
 
 #[cfg(target_arch = "bpf")]
 #[expect(unreachable_pub, reason = "the macros export them by section")]

@@ -8,10 +8,12 @@ use aya_ebpf::{
 use lastcall_ebpf::{
     abi::{
         Address, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait, Pod, Port, PortKey,
-        ProbeKey, hook_count,
+        ProbeKey, StreamKey, hook_count,
     },
     flow::Packet,
-    http::{HeadScan, REQUEST_PEEK, RESPONSE_PEEK},
+    frames::Walk,
+    head::{HEAD_PEEK, Head},
+    http::{REQUEST_PEEK, Start},
 };
 
 /// More pods than a node has (Kubernetes' limit is 110; some raise it to 500).
@@ -49,6 +51,16 @@ pub(crate) static CONNECTIONS: HashMap<FlowKey, Connection> =
 #[map]
 pub(crate) static HANDSHAKES: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(16_384, 0);
 
+/// HTTP/2 streams that the pod has not ended, of connections that are followed. TC only; the agent removes
+/// what its connections have left behind. Full: that connection is followed no longer.
+#[map]
+pub(crate) static STREAMS: HashMap<StreamKey, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Heads of responses that have been sent in part. TC only. Full: the oldest goes, and that response's end
+/// is not known.
+#[map]
+pub(crate) static HEADS: LruHashMap<FlowKey, Head> = LruHashMap::with_max_entries(1024, 0);
+
 /// "Look now" for the agent. Full: counted in `Pod::edges_lost`; the reconcile comes within a second.
 #[map]
 pub(crate) static EDGES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
@@ -58,21 +70,28 @@ pub(crate) static EDGES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// [`http::RESPONSE_PEEK`](lastcall_ebpf::http::RESPONSE_PEEK), rounded up to a power of two.
-pub(crate) const RESPONSE_ROOM: usize = RESPONSE_PEEK.next_power_of_two();
+/// A power of two above [`HEAD_PEEK`]: a mask keeps that length as it is.
+pub(crate) const HEAD_ROOM: usize = (HEAD_PEEK + 1).next_power_of_two();
 
 /// [`SCRATCH`]'s one value.
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) packet: Packet,
+    /// Where the payload starts in the frame, link header and all.
+    pub(crate) payload_at: u32,
     pub(crate) key: FlowKey,
     pub(crate) probe: ProbeKey,
     pub(crate) fresh: Connection,
     pub(crate) tuple: bpf_sock_tuple,
+    pub(crate) start: Start,
     pub(crate) target_hash: u32,
-    pub(crate) scan: HeadScan,
+    /// The segment is one frame of a WebSocket client.
+    pub(crate) websocket: bool,
+    pub(crate) stream: StreamKey,
+    pub(crate) walk: Walk,
+    pub(crate) head: Head,
     pub(crate) request: [u8; REQUEST_PEEK],
-    pub(crate) response: [u8; RESPONSE_ROOM],
+    pub(crate) bytes: [u8; HEAD_ROOM],
 }
 
 /// The kubelet's connections by tuple, and when the kubelet's end closed: 0 while it is open. `sock_ops`

@@ -77,26 +77,57 @@ fn inbound(c: &mut Connection, s: &Segment, end: u32) -> Effect {
         effect.look = true;
         return effect;
     }
-    if s.payload > 0 && (c.flags & flag::IN == 0 || after(end, c.in_end)) {
-        c.in_end = end;
-        c.flags |= flag::IN;
+    // What the pod has acknowledged it has had; what it has not is new to it, even where it came by
+    // here before: lost behind this point, or overtaken by a later segment.
+    let new = match c.flags & (flag::IN | flag::IN_ACKED) {
+        0 => true,
+        flag::IN => after(end, c.in_end),
+        _ => after(end, c.in_acked),
+    };
+    if s.payload > 0 && new {
+        if c.flags & flag::IN == 0 || after(end, c.in_end) {
+            c.bytes_in = c.bytes_in.wrapping_add(fresh_bytes(c.flags & flag::IN, s, end, c.in_end));
+            c.in_end = end;
+            c.flags |= flag::IN;
+        }
         c.last_in = s.at;
-        c.bytes_in = c.bytes_in.wrapping_add(u64::from(s.payload));
         effect.advanced = true;
     }
-    if s.flags & ACK != 0 && (c.flags & flag::ACKED == 0 || after(s.acknowledgement, c.out_acked)) {
+    if s.flags & ACK != 0 && believable(c, s.acknowledgement) {
+        if c.flags & flag::ACKED == 0 {
+            c.flags |= flag::ACKED;
+        }
         c.out_acked = s.acknowledgement;
-        c.flags |= flag::ACKED;
         // The peer's own FIN may have come before the attach: then this was the end.
-        effect.look = c.flags & flag::FIN_OUT != 0 && !after(c.fin_out, s.acknowledgement);
+        let fins = c.flags & (flag::FIN_OUT | flag::FIN_IN);
+        effect.look = fins == flag::FIN_OUT && !after(c.fin_out, s.acknowledgement);
     }
     if s.flags & FIN != 0 {
-        c.flags |= flag::FIN_IN;
-        c.fin_in = end.wrapping_add(1);
+        let fin = end.wrapping_add(1);
+        if c.flags & flag::FIN_IN == 0 || after(fin, c.fin_in) {
+            c.fin_in = fin;
+            c.flags |= flag::FIN_IN;
+        }
         effect.look = true;
     }
     effect.ended = both_closed(c);
     effect
+}
+
+/// An acknowledgement that is news, of what was sent: anybody can send another.
+#[inline(always)]
+fn believable(c: &Connection, acknowledgement: u32) -> bool {
+    let sent = if c.flags & flag::FIN_OUT != 0 { c.fin_out } else { c.out_end };
+    let known = c.flags & (flag::OUT | flag::FIN_OUT) != 0;
+    (c.flags & flag::ACKED == 0 || after(acknowledgement, c.out_acked))
+        && !(known && after(acknowledgement, sent))
+}
+
+/// How many of a segment's bytes have not been counted.
+#[inline(always)]
+fn fresh_bytes(counted: u32, s: &Segment, end: u32, before: u32) -> u64 {
+    let beyond = end.wrapping_sub(before);
+    u64::from(if counted != 0 && beyond < s.payload { beyond } else { s.payload })
 }
 
 #[inline(always)]
@@ -106,21 +137,38 @@ fn outbound(c: &mut Connection, s: &Segment, end: u32) -> Effect {
         effect.ended = true;
         return effect;
     }
-    // A socket that still sends did not take the reset for its own.
-    c.flags &= !flag::RESET_IN;
+    if c.flags & flag::RESET_IN != 0 {
+        // A socket that still sends did not take the reset for its own.
+        c.flags &= !flag::RESET_IN;
+    }
     if s.payload > 0 && (c.flags & flag::OUT == 0 || after(end, c.out_end)) {
+        if c.flags & (flag::OUT | flag::ACKED) == flag::ACKED && after(c.out_acked, s.sequence) {
+            // Nobody could have acknowledged this yet: somebody made it up.
+            c.out_acked = s.sequence;
+        }
+        c.bytes_out = c.bytes_out.wrapping_add(fresh_bytes(c.flags & flag::OUT, s, end, c.out_end));
         c.out_end = end;
         c.flags |= flag::OUT;
         c.last_out = s.at;
-        c.bytes_out = c.bytes_out.wrapping_add(u64::from(s.payload));
         effect.advanced = true;
     }
     if s.flags & FIN != 0 {
         c.flags |= flag::FIN_OUT;
         c.fin_out = end.wrapping_add(1);
     }
-    if c.flags & flag::FIN_IN != 0 && s.flags & ACK != 0 && !after(c.fin_in, s.acknowledgement) {
-        c.flags |= flag::FIN_IN_ACKED;
+    if s.flags & ACK != 0 {
+        // Flags are written only where they change: the other direction may be at them as well.
+        if c.flags & flag::IN_ACKED == 0 {
+            c.flags |= flag::IN_ACKED;
+            c.in_acked = s.acknowledgement;
+        } else if after(s.acknowledgement, c.in_acked) {
+            c.in_acked = s.acknowledgement;
+        }
+        if c.flags & (flag::FIN_IN | flag::FIN_IN_ACKED) == flag::FIN_IN
+            && !after(c.fin_in, s.acknowledgement)
+        {
+            c.flags |= flag::FIN_IN_ACKED;
+        }
     }
     effect.ended = both_closed(c);
     effect

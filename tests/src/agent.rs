@@ -15,6 +15,7 @@ use crate::conn::Conn;
 use crate::host::{BPF_DIR, Host, MANIFESTS_DIR, NETNS_DIR};
 use crate::journal::Journal;
 use crate::kubelet::Kubelet;
+use crate::pod::Pod;
 use crate::process::{Process, binary, collect};
 
 /// Where hooks end up, and `/status` is.
@@ -62,6 +63,17 @@ impl AgentBuilder {
             .flag("--kubelet-cgroup", &kubelet.cgroup().to_string_lossy())
             .flag("--hook-port", &HOOK_PORT.to_string())
             .flag("--metrics-address", &format!("127.0.0.1:{METRICS_PORT}"))
+            .flags_of_the_run()
+    }
+
+    /// Flags that a whole run of the tests is done with: `LASTCALL_TEST_FLAGS="--attach clsact"`.
+    fn flags_of_the_run(mut self) -> Self {
+        let flags = env::var("LASTCALL_TEST_FLAGS").unwrap_or_default();
+        let mut words = flags.split_whitespace();
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            self = self.flag(name, value);
+        }
+        self
     }
 
     /// Sets a flag; one that is set already gets the new value.
@@ -141,6 +153,22 @@ impl Agent {
             bail!("/status answered {status}: {body}");
         }
         serde_json::from_str(&body).with_context(|| format!("/status is no JSON: {body:?}"))
+    }
+
+    /// Waits until it watches the links of `pod`, which drains, and has dumped its sockets: what comes
+    /// now is newer than the attach.
+    pub fn watches(&self, pod: &Pod) -> Result<()> {
+        let until = Instant::now() + START;
+        while Instant::now() < until {
+            let status = self.status()?;
+            let drains = status["drains"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let ours = drains.iter().find(|drain| drain["name"] == pod.name());
+            if ours.is_some_and(|drain| drain["waiting_for"].as_str().is_some_and(|what| !what.is_empty())) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("{} does not drain", pod.name())
     }
 
     /// `GET /metrics` as text.

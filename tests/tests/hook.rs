@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 const SOON: Duration = Duration::from_secs(5);
 /// Longer than the floor, so that an agent that errs has answered.
 const A_WHILE: Duration = Duration::from_secs(4);
-/// From the last close to the answer, with the confirming dump.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// From the last close to the answer, with the confirming dump, on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// What an unknown pod's hook sleeps.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 

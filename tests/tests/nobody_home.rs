@@ -1,14 +1,15 @@
 //! An absent agent is a sleep, never a cut.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lastcall_tests::{Conn, Node, Pod, Server, Stop, scenarios};
 
 /// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
 const SOON: Duration = Duration::from_secs(5);
-/// From the last close to the answer, with the confirming dump.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// From the last close to the answer, with the confirming dump, on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// The hook sleeps for `seconds`, then the pod gets its SIGTERM at once.
 fn sleeps_for(stop: &Stop, seconds: f64) -> Result<()> {
@@ -60,10 +61,15 @@ scenarios! {
         ensure!(stop.still_held_after(Duration::from_secs(1)), "the hook did not sleep");
         let calm = node.kubelet().delete(&calm)?;
         let agent = node.agent().start()?;
-        let answer = calm.answered_within(Duration::from_secs(8))?;
+        let answer = calm.answered_within(Duration::from_secs(12))?;
         ensure!(answer.outcome() == "drained", "{answer:?}");
-        ensure!(agent.metric("lastcall_hooks_held")? == 1.0, "the other was not taken over");
-        // By now the sleep of 20 s is not what holds it, and the policy does.
+        // Each comes in with its next SYN, a second later at first, later and later on a slow machine.
+        let until = Instant::now() + Duration::from_secs(8);
+        while agent.metric("lastcall_hooks_held")? != 1.0 {
+            ensure!(Instant::now() < until, "the other was not taken over");
+            thread::sleep(Duration::from_millis(50));
+        }
+        // Now the policy holds it, not the sleep.
         ensure!(stop.still_held_after(Duration::from_secs(2)), "answered with a session open");
         session.close();
         ensure!(stop.answered_within(AT_ONCE)?.outcome() == "drained");
@@ -93,6 +99,26 @@ scenarios! {
         let held = at - stop.started()?;
         ensure!((14.0..17.0).contains(&held), "held for {held} s: {error}");
         ensure!(stop.terminated_within(AT_ONCE)? - at < 0.2, "SIGTERM was late");
+        Ok(())
+    }
+
+    /// A held hook is state, not a process: the next agent takes it back and answers it, and the kubelet
+    /// has noticed nothing.
+    fn a_held_hook_outlives_its_agent(node) {
+        let agent = node.agent().start()?;
+        let (pod, session) = database(node)?;
+        let stop = node.kubelet().delete(&pod)?;
+        ensure!(stop.still_held_after(Duration::from_secs(1)), "answered with a session open");
+        agent.kill();
+        ensure!(stop.still_held_after(Duration::from_secs(3)), "the kill was noticed");
+        let agent = node.agent().start()?;
+        agent.logs("taken back", SOON)?;
+        // Past the keep-alive at which a kubelet finds a dead connection out.
+        ensure!(stop.still_held_after(Duration::from_secs(15)), "answered with a session open");
+        ensure!(agent.metric("lastcall_hooks_held")? == 1.0);
+        session.close();
+        let answer = stop.answered_within(AT_ONCE)?;
+        ensure!(answer.outcome() == "drained" && answer.waited > Duration::from_secs(19), "{answer:?}");
         Ok(())
     }
 }

@@ -18,8 +18,8 @@ use aya::{
 use ipnet::IpNet;
 use lastcall_ebpf::{
     abi::{
-        Address, Command, Connection, FlowKey, HealthPath, Pod, Port, PortKey, ProbeKey, command, names,
-        path_hash,
+        Address, Command, Connection, FlowKey, HealthPath, Pod, Port, PortKey, ProbeKey, StreamKey, command,
+        names, path_hash,
     },
     flow::mapped,
 };
@@ -60,12 +60,16 @@ pub struct Observer {
     next: AtomicU32,
 }
 
+/// A direction of a link, seen from the pod.
+pub use lastcall_ebpf::tcp::Direction;
+
 struct Maps {
     locals: HashMap<MapData, Address, u32>,
     pods: HashMap<MapData, u32, Pod>,
     ports: HashMap<MapData, PortKey, Port>,
     health_paths: HashMap<MapData, HealthPath, u8>,
     ignored: lpm_trie::LpmTrie<MapData, Address, u8>,
+    streams: HashMap<MapData, StreamKey, u8>,
 }
 
 impl Observer {
@@ -91,6 +95,7 @@ impl Observer {
                 ports: take(&mut ebpf, names::PORTS)?,
                 health_paths: take(&mut ebpf, names::HEALTH_PATHS)?,
                 ignored: take(&mut ebpf, names::IGNORED_SOURCES)?,
+                streams: take(&mut ebpf, names::STREAMS)?,
             }),
             connections: take(&mut ebpf, names::CONNECTIONS)?,
             probes: take(&mut ebpf, names::PROBES)?,
@@ -241,6 +246,20 @@ impl Observer {
             .map_err(|e| Error::Program { name: names::COMMAND, source: Box::new(e.into()) })
     }
 
+    /// Shows a program a frame that is on no link (`BPF_PROG_TEST_RUN`), and gives its verdict. The packet
+    /// tables run on it.
+    pub fn show(&self, direction: Direction, frame: &[u8]) -> Result<i32, Error> {
+        let name = match direction {
+            Direction::In => names::OBSERVE_INGRESS,
+            Direction::Out => names::OBSERVE_EGRESS,
+        };
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |e| Error::Program { name, source: Box::new(e) };
+        let program: &mut SchedClassifier = program(&mut ebpf, name)?;
+        let fd = program.fd().map_err(failed)?.as_fd();
+        sys::run_program(fd, frame).map(|verdict| verdict as i32).map_err(|e| failed(e.into()))
+    }
+
     /// Was this tuple a connection of the kubelet's, and until when? [`OPEN`] where its end still is.
     pub fn probe(&self, key: &ProbeKey) -> Option<Moment> {
         let closed_at = self.probes.get(key, 0).ok()?;
@@ -268,6 +287,12 @@ impl Observer {
             maps.health_paths.keys().filter_map(Result::ok).filter(|k| k.pod == pod.0).collect();
         for k in paths {
             let _ = maps.health_paths.remove(&k);
+        }
+        // Of connections that ended with streams open.
+        let streams: Vec<StreamKey> =
+            maps.streams.keys().filter_map(Result::ok).filter(|k| k.pod == pod.0).collect();
+        for k in streams {
+            let _ = maps.streams.remove(&k);
         }
         let _ = maps.pods.remove(&pod.0);
     }

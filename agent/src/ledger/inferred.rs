@@ -112,7 +112,7 @@ impl Sample<'_> {
                 contract.idle_after,
                 (Reason::Silent, Known::Inferred),
             ),
-            None => Judgement::rest(State::Idle, Reason::Silent, Known::Inferred, self.finished),
+            None => Judgement::rest(State::Idle, Reason::Silent, Known::Inferred, self.started),
         }
     }
 

@@ -200,7 +200,7 @@ impl Frame<'_> {
     /// Payload was seen and nothing is owed.
     fn after_payload(&self, c: &Connection, bytes_only: bool) -> Judgement {
         let payload = c.last_payload();
-        let Contract { idle_after, doubt_after, .. } = *self.contract;
+        let idle_after = self.contract.idle_after;
         let rest = if bytes_only { Reason::Silent } else { Reason::Answered };
         if c.has(flag::FIN_OUT) {
             // No request can be answered any more.
@@ -210,23 +210,27 @@ impl Frame<'_> {
                 ..Judgement::rest(State::Closing, Reason::Closing, Known::Seen, payload)
             };
         }
-        // The request came before the attach. An answer of HTTP/1 seen from its status line to its end is
-        // one; of anything else nobody knows how much of it there is.
-        let from_its_start = c.has(flag::BOUNDARY) && c.protocol == protocol::HTTP1;
-        let half_seen = !c.has(flag::NEW) && c.has(flag::OUT) && !c.has(flag::IN) && !from_its_start;
-        if half_seen && !c.has(flag::H2_FOLLOWED) && !bytes_only {
-            let wait = doubt_after.max(idle_after);
-            let judged = Judgement::until(
-                self.now,
-                (payload, Reason::Midway),
-                wait,
-                (Reason::SilentTooLong, Known::Seen),
-            );
-            let known = if judged.ends.is_some() { Known::Doubt } else { Known::Seen };
-            return Judgement { known, by_dump: false, ..judged };
+        let older = !c.has(flag::NEW);
+        // An answer of HTTP/1 seen from its status line to its end is one; of anything else nobody knows
+        // how much of it there is.
+        let followed = c.has(flag::BOUNDARY) && c.protocol == protocol::HTTP1 || c.has(flag::H2_FOLLOWED);
+        if older && c.has(flag::OUT) && !c.has(flag::IN) && !followed && !bytes_only {
+            return self.in_doubt(payload, Reason::Midway);
+        }
+        if c.has(flag::WAITING) && c.perhaps_answered() && !bytes_only {
+            return self.in_doubt(payload, Reason::Pipelined);
         }
         let judged = Judgement::until(self.now, (payload, Reason::Recent), idle_after, (rest, Known::Seen));
         Judgement { by_dump: false, ..judged }
+    }
+
+    /// Packets leave it open whether something is owed: in flight until `doubt-after`.
+    fn in_doubt(&self, payload: Moment, reason: Reason) -> Judgement {
+        let wait = self.contract.doubt_after.max(self.contract.idle_after);
+        let judged =
+            Judgement::until(self.now, (payload, reason), wait, (Reason::SilentTooLong, Known::Seen));
+        let known = if judged.ends.is_some() { Known::Doubt } else { Known::Seen };
+        Judgement { known, by_dump: false, ..judged }
     }
 
     /// A handshake, and nothing more yet.

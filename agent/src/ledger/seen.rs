@@ -13,6 +13,9 @@ fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 
+/// A response whose end is not in sight: it is in progress, and no more is known.
+const ENDLESS: u32 = flag::RESPONSE_CHUNKED | flag::RESPONSE_UNTIL_CLOSE | flag::RESPONSE_HEAD;
+
 /// The readings of an entry that the judgement needs.
 pub(super) trait Seen {
     fn has(&self, flags: u32) -> bool;
@@ -22,6 +25,9 @@ pub(super) trait Seen {
     fn unacknowledged(&self) -> bool;
     /// The response in progress has not been sent to its end.
     fn unfinished(&self) -> bool;
+    /// Several requests came at once, and something was sent since the last of them: nobody counts
+    /// whether that was all the answers.
+    fn perhaps_answered(&self) -> bool;
     /// What is owed by the messages: a request without an answer, a response without an end, streams.
     fn owed(&self) -> Option<(Reason, Moment)>;
 }
@@ -40,8 +46,12 @@ impl Seen for Connection {
     }
 
     fn unfinished(&self) -> bool {
-        self.flags & (flag::RESPONSE_CHUNKED | flag::RESPONSE_UNTIL_CLOSE) != 0
+        self.flags & ENDLESS != 0
             || (self.has(flag::RESPONSE_LENGTH) && before(self.out_end, self.response_end))
+    }
+
+    fn perhaps_answered(&self) -> bool {
+        self.has(flag::PIPELINED) && self.last_out > self.last_in
     }
 
     fn owed(&self) -> Option<(Reason, Moment)> {
@@ -50,7 +60,7 @@ impl Seen for Connection {
             None
         } else if self.has(flag::H2_FOLLOWED) && self.streams > 0 {
             Some((Reason::Streams(self.streams), Moment(self.last_in)))
-        } else if self.has(flag::WAITING) {
+        } else if self.has(flag::WAITING) && !self.perhaps_answered() {
             Some((Reason::Unanswered, Moment(self.last_in)))
         } else if self.unfinished() {
             Some((Reason::Unfinished, Moment(self.last_in.max(self.first_seen))))

@@ -124,6 +124,13 @@ fn exposures() {
             service("o", "type: ClusterIP") + &slice("o", us),
             Exposure::Cluster,
         ),
+        (
+            "headless by its slice's label",
+            "".into(),
+            service("o", "type: ClusterIP")
+                + &slice("o", us).replace("labels: {", "labels: {service.kubernetes.io/headless: '', "),
+            Exposure::Headless,
+        ),
         ("headless", "".into(), service("o", "clusterIP: None, selector: {app: a}"), Exposure::Headless),
         (
             "Local and alone",

@@ -1,0 +1,384 @@
+//! What payload says: requests, responses, streams.
+//!
+//! In: a segment with payload that is new. Out: its connection's flags and streams, and, where it is the
+//! first of a new connection, whether that keeps the pod unsettled.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_NOEXIST},
+    maps::lpm_trie::Key,
+};
+use lastcall_ebpf::{
+    abi::{Connection, HealthPath, Pod, StreamKey, flag, follow, protocol},
+    frames::{self, Frame, Ground, Walk},
+    head::{HEAD_PEEK, HEAD_PEEKS, Head},
+    http::{self, Piece, REQUEST_PEEK, Start},
+    http2::{self, Walker},
+};
+
+use crate::{
+    count::{add_short, count},
+    entries::EEXIST,
+    maps::{HEAD_ROOM, HEADS, HEALTH_PATHS, IGNORED_SOURCES, SCRATCH, STREAMS, Scratch},
+    skb::Skb,
+};
+
+/// Nothing was found: no link header is that long.
+const NOWHERE: u32 = u32::MAX;
+
+/// Finds where the payload starts, for all that follows.
+#[inline(always)]
+pub(crate) fn find(skb: Skb, run: &mut Scratch) {
+    run.payload_at = match skb.link_header() {
+        Some(link) => link + run.packet.payload_offset,
+        None => NOWHERE,
+    };
+}
+
+#[inline(always)]
+fn piece(run: &Scratch) -> Piece {
+    Piece { sequence: run.packet.sequence, payload: run.packet.payload }
+}
+
+/// Inbound payload: a request, or a piece of one. Answers whether it is the first of a connection
+/// whose opening may keep the pod unsettled.
+///
+/// The scratch is a raw pointer because the functions that are verified by themselves write to it too.
+#[inline(never)]
+pub(crate) fn request(skb: Skb, run: *mut Scratch, c: &mut Connection, settles: u8) -> bool {
+    // SAFETY: this processor's own value, see its map.
+    let (piece, at) = unsafe { (piece(&*run), (*run).payload_at) };
+    if at == NOWHERE || read_start(skb.0) == 0 {
+        c.flags |= flag::WAITING;
+        return false;
+    }
+    // SAFETY: as above.
+    let start = unsafe { (*run).start };
+    if http2::may_begin(c, piece) && c.flags & flag::UPGRADED == 0 {
+        if matches!(start, Start::Preface) {
+            http2::client_begins(c, piece);
+        } else {
+            http::opens(c, start);
+        }
+    }
+    // SAFETY: as above.
+    if c.flags & (flag::NEW | flag::BOUNDARY) == 0 && unsafe { (*run).websocket } {
+        http::upgraded(c);
+    }
+    if c.protocol == protocol::HTTP2 {
+        http2::inbound(c, piece, &mut feet(skb, run, c));
+    } else {
+        // SAFETY: as above.
+        let head = unsafe { &mut (*run).head };
+        *head = Head::at(piece.sequence);
+        if http::request_begins(c, start) {
+            scan(skb, run, 0);
+        }
+        let chunked = c.flags & flag::REQUEST_CHUNKED != 0 || head.chunked != 0;
+        let last_chunk = chunked && is_last_chunk(skb, at, piece.payload);
+        http::request(c, start, piece, head, last_chunk);
+    }
+    settles != 0 && c.flags & (flag::NEW | flag::COUNTED) == flag::NEW
+}
+
+/// Reads what a segment begins with, and the hash of a request's path. 0: it cannot be read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
+    let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this processor's own value, see its map.
+    let run: &mut Scratch = unsafe { &mut *run };
+    let len = run.packet.payload.min(REQUEST_PEEK as u32);
+    if len == 0 || !Skb(skb).copy_payload(run.payload_at, run.request.as_mut_ptr(), len) {
+        return 0;
+    }
+    let (start, target) = http::start(&run.request, len as usize);
+    run.start = start;
+    run.websocket = http::websocket(&run.request, len as usize, run.packet.payload);
+    run.target_hash = if target == 0 { 0 } else { http::target_hash(&run.request, target, len as usize) };
+    1
+}
+
+/// A new connection carries a request: a client's, or a health check's?
+#[inline(always)]
+pub(crate) fn opened(run: &Scratch, c: &mut Connection, pod: *mut Pod, now: u64) {
+    let health = HealthPath { pod: run.key.pod, hash: run.target_hash };
+    if run.target_hash != 0 && HEALTH_PATHS.get_ptr(&health).is_some() {
+        if c.flags & flag::HEALTH_ONLY == 0 {
+            c.flags |= flag::HEALTH_ONLY;
+            count!(pod, health_connections, 1);
+        }
+        return;
+    }
+    c.flags &= !flag::HEALTH_ONLY;
+    c.flags |= flag::COUNTED;
+    if IGNORED_SOURCES.get(&Key::new(128, run.key.peer)).is_none() {
+        count!(pod, new_connections, 1);
+        // SAFETY: `pod` was looked up in this run.
+        unsafe { (*pod).last_new = now };
+    }
+}
+
+/// Outbound payload: the beginning of a response, or more of it.
+#[inline(never)]
+pub(crate) fn response(skb: Skb, run: *mut Scratch, c: &mut Connection) {
+    // SAFETY: this processor's own value, see its map.
+    let (piece, at) = unsafe { (piece(&*run), (*run).payload_at) };
+    let first = c.bytes_out == u64::from(piece.payload);
+    if first && c.flags & flag::NEW != 0 && c.protocol != protocol::HTTP1 && piece.payload >= frames::HEADER {
+        if let Some(header) = skb.payload::<9>(at) {
+            http2::server_begins(c, piece, Frame::read(&header));
+        }
+    }
+    if c.protocol == protocol::HTTP2 || c.h2_out.state == follow::WHOLLY {
+        http2::outbound(c, piece, &mut feet(skb, run, c));
+        if c.protocol == protocol::HTTP2 {
+            return;
+        }
+    }
+    let more = c.flags & flag::RESPONSE_HEAD != 0;
+    let next = if more { more_head(skb, run, c, piece) } else { Some(0) };
+    let begun = next.is_some_and(|skip| heads(skb, run, c, piece, skip));
+    if !begun && !more {
+        http::response_continues(c);
+    }
+    if c.flags & (flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED) != 0 {
+        let chunked = c.flags & flag::RESPONSE_CHUNKED != 0;
+        http::response_ends(c, chunked && is_last_chunk(skb, at, piece.payload));
+    }
+}
+
+/// The heads that follow `skip` bytes of payload: a few interim ones, and the final one. `false`: there is
+/// none.
+#[inline(always)]
+fn heads(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece, mut skip: u32) -> bool {
+    const INTERIM: u32 = 3;
+    for i in 0..INTERIM {
+        // SAFETY: this processor's own value, see its map.
+        let at = unsafe { (*run).payload_at }.wrapping_add(skip);
+        let status = match skb.payload::<12>(at) {
+            Some(line) if piece.payload.saturating_sub(skip) >= 12 => http::status(&line),
+            _ => None,
+        };
+        let Some(code) = status else { return i > 0 };
+        if !http::is_response(c) {
+            return false;
+        }
+        // SAFETY: as above.
+        let head = unsafe { &mut (*run).head };
+        *head = Head::at(piece.sequence.wrapping_add(skip));
+        scan(skb, run, skip);
+        let another = http::response_begins(c, code, head);
+        if c.flags & flag::RESPONSE_HEAD != 0 {
+            keep_head(run, c);
+        }
+        if !another || head.body == 0 {
+            return true;
+        }
+        skip += head.body;
+    }
+    true
+}
+
+/// More of a response's head. Answers where another one follows it.
+#[inline(always)]
+fn more_head(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) -> Option<u32> {
+    // SAFETY: this processor's own value, see its map; the entry is copied at once.
+    let head = unsafe {
+        let head = &mut (*run).head;
+        match HEADS.get(&(*run).key) {
+            Some(kept) => *head = *kept,
+            None => *head = Head::default(),
+        }
+        head
+    };
+    if head.position == 0 || head.start.wrapping_add(head.position) != piece.sequence {
+        http::response_unframed(c);
+        return None;
+    }
+    scan(skb, run, 0);
+    if !head.ended() {
+        keep_head(run, c);
+        return None;
+    }
+    // SAFETY: as above.
+    let _ = HEADS.remove(unsafe { &(*run).key });
+    http::response_framed(c, head);
+    (head.follows == Head::INTERIM).then(|| head.start.wrapping_add(head.body).wrapping_sub(piece.sequence))
+}
+
+#[inline(always)]
+fn keep_head(run: *mut Scratch, c: &mut Connection) {
+    // SAFETY: this processor's own value, see its map.
+    let run = unsafe { &*run };
+    let read = run.head.position.wrapping_add(run.head.start)
+        == run.packet.sequence.wrapping_add(run.packet.payload);
+    if !read || HEADS.insert(&run.key, &run.head, 0).is_err() {
+        http::response_unframed(c);
+    }
+}
+
+/// Does the segment end with a last chunk?
+#[inline(always)]
+fn is_last_chunk(skb: Skb, at: u32, payload: u32) -> bool {
+    let end = at.wrapping_add(payload);
+    let tail = if payload >= 7 {
+        skb.payload::<7>(end.wrapping_sub(7))
+    } else if payload == 5 {
+        // Alone: the chunk before it ended with the segment before.
+        skb.payload::<5>(end.wrapping_sub(5)).map(|b| [b'\r', b'\n', b[0], b[1], b[2], b[3], b[4]])
+    } else {
+        None
+    };
+    tail == Some(http::LAST_CHUNK)
+}
+
+/// Scans as much of a head as is in the segment, from `skip` bytes of payload on.
+#[inline(always)]
+fn scan(skb: Skb, run: *mut Scratch, skip: u32) {
+    for i in 0..HEAD_PEEKS {
+        let skip = skip + i * HEAD_PEEK as u32;
+        // SAFETY: this processor's own value, see its map.
+        let ended = unsafe { skip >= (*run).packet.payload || (*run).head.ended() };
+        // Verified once by itself, whatever the caller's paths are: it is a function with a BTF
+        // signature of its own (Linux 5.6).
+        if ended || scan_head(skb.0, skip) == 0 {
+            break;
+        }
+    }
+}
+
+/// Scans up to [`HEAD_PEEK`] bytes of a head, `skip` bytes of payload further on. 0: there are none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_head(skb: *mut __sk_buff, skip: u32) -> i32 {
+    let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this processor's own value, see its map.
+    let run: &mut Scratch = unsafe { &mut *run };
+    let left = run.packet.payload.saturating_sub(skip);
+    // The mask says it again in words that the verifier follows; the compiler must not see through.
+    let len = core::hint::black_box(left.min(HEAD_PEEK as u32)) & (HEAD_ROOM as u32 - 1);
+    let at = run.payload_at.wrapping_add(skip);
+    if len == 0 || !Skb(skb).copy_payload(at, run.bytes.as_mut_ptr(), len) {
+        return 0;
+    }
+    for i in 0..HEAD_PEEK {
+        if i >= len as usize || run.head.ended() {
+            break;
+        }
+        run.head.step(run.bytes[i]);
+    }
+    1
+}
+
+/// Walks a segment's frames in steps that are verified by themselves.
+struct Feet {
+    skb: Skb,
+    run: *mut Scratch,
+}
+
+#[inline(always)]
+fn feet(skb: Skb, run: *mut Scratch, c: &Connection) -> Feet {
+    // SAFETY: this processor's own value, see its map.
+    unsafe {
+        let key = &(*run).key;
+        (*run).stream = StreamKey {
+            first_seen: c.first_seen,
+            pod: key.pod,
+            stream: 0,
+            peer_port: key.peer_port,
+            local_port: key.local_port,
+            epoch: u32::from(c.h2_epoch),
+        };
+    }
+    Feet { skb, run }
+}
+
+impl Walker for Feet {
+    #[inline(always)]
+    fn walk(&mut self) -> &mut Walk {
+        // SAFETY: this processor's own value, see its map; nothing else of it is borrowed here.
+        unsafe { &mut (*self.run).walk }
+    }
+
+    #[inline(always)]
+    fn go(&mut self) {
+        walk_segment(self.skb.0);
+    }
+
+    #[inline(always)]
+    fn epoch(&mut self, epoch: u8) {
+        // SAFETY: as above.
+        unsafe { (*self.run).stream.epoch = u32::from(epoch) };
+    }
+
+    #[inline(always)]
+    fn add(&mut self, streams: &mut u32, n: u32) {
+        if n != 0 {
+            // SAFETY: a field of a map value that was looked up in this run.
+            unsafe { add_short(streams, n) };
+        }
+    }
+}
+
+/// Takes the steps of the walk in [`SCRATCH`] to its end, or as many as are allowed. Always 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_segment(skb: *mut __sk_buff) -> i32 {
+    for _ in 0..frames::TIMES {
+        if walk_frames(skb) == 0 {
+            break;
+        }
+    }
+    0
+}
+
+/// Takes [`frames::FRAMES`] steps of the walk in [`SCRATCH`]. 0: it has come to its end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_frames(skb: *mut __sk_buff) -> i32 {
+    let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this processor's own value, see its map.
+    let run: &mut Scratch = unsafe { &mut *run };
+    let mut here = Here { skb: Skb(skb), payload_at: run.payload_at, stream: &mut run.stream };
+    for _ in 0..frames::FRAMES {
+        if !frames::step(&mut run.walk, &mut here) {
+            return 0;
+        }
+    }
+    1
+}
+
+/// A segment and the streams of its connection.
+struct Here<'a> {
+    skb: Skb,
+    payload_at: u32,
+    stream: &'a mut StreamKey,
+}
+
+impl Ground for Here<'_> {
+    #[inline(always)]
+    fn load(&mut self, walk: &mut Walk, have: u32, at: u32, len: u32) -> bool {
+        // Both fit into half of the room each, in words that the verifier follows.
+        let have = core::hint::black_box(have) & 15;
+        let len = core::hint::black_box(len) & 15;
+        // SAFETY: 15 and 15 are less than the 32 of the room.
+        let to = unsafe { walk.head.as_mut_ptr().add(have as usize) };
+        len != 0 && self.skb.copy_payload(self.payload_at.wrapping_add(at), to, len)
+    }
+
+    #[inline(always)]
+    fn open(&mut self, stream: u32) -> Option<bool> {
+        self.stream.stream = stream;
+        match STREAMS.insert(&*self.stream, &1, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Some(true),
+            Err(EEXIST) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    #[inline(always)]
+    fn close(&mut self, stream: u32) -> bool {
+        self.stream.stream = stream;
+        STREAMS.remove(&*self.stream).is_ok()
+    }
+}

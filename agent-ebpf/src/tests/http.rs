@@ -1,0 +1,355 @@
+//! HTTP/1 messages.
+
+use std::{format, string::String, vec::Vec};
+
+use proptest::prelude::*;
+
+use crate::{
+    abi::{Connection, flag, path_hash, protocol},
+    head::Head,
+    http::*,
+};
+
+fn peek(bytes: &[u8]) -> ([u8; REQUEST_PEEK], usize) {
+    let mut peek = [b'~'; REQUEST_PEEK];
+    let len = bytes.len().min(REQUEST_PEEK);
+    peek[..len].copy_from_slice(&bytes[..len]);
+    (peek, len)
+}
+
+fn begins(bytes: &[u8]) -> Start {
+    let (peek, len) = peek(bytes);
+    start(&peek, len).0
+}
+
+fn head(bytes: &[u8]) -> Head {
+    head_at(0, bytes)
+}
+
+fn head_at(start: u32, bytes: &[u8]) -> Head {
+    let mut head = Head::at(start);
+    for &b in bytes {
+        if head.ended() {
+            break;
+        }
+        head.step(b);
+    }
+    head
+}
+
+/// A connection on an HTTP port, as the kernel program treats it: whole segments, one by one.
+struct Spoken {
+    c: Connection,
+    peers: u32,
+    /// The head that is not complete.
+    head: Head,
+}
+
+fn last_chunk(bytes: &[u8]) -> bool {
+    bytes.ends_with(&LAST_CHUNK) || bytes == b"0\r\n\r\n"
+}
+
+impl Spoken {
+    fn on(protocol: u8, peers: u32, pods: u32) -> Self {
+        let c = Connection { protocol, out_end: pods, ..Connection::default() };
+        Self { c, peers, head: Head::default() }
+    }
+
+    fn asks(&mut self, bytes: &[u8]) {
+        let piece = Piece { sequence: self.peers, payload: bytes.len() as u32 };
+        let start = begins(bytes);
+        if self.c.flags & flag::IN == 0 {
+            self.c.flags |= flag::IN;
+            opens(&mut self.c, start);
+        }
+        let mut scanned = Head::at(piece.sequence);
+        if request_begins(&self.c, start) {
+            scanned = head_at(piece.sequence, bytes);
+        }
+        request(&mut self.c, start, piece, &scanned, last_chunk(bytes));
+        self.peers = piece.end();
+    }
+
+    fn answers(&mut self, bytes: &[u8]) {
+        let sequence = self.c.out_end;
+        self.c.out_end = sequence.wrapping_add(bytes.len() as u32);
+        if self.c.flags & flag::RESPONSE_HEAD != 0 {
+            self.reads(bytes);
+            if self.head.ended() {
+                response_framed(&mut self.c, &self.head);
+                if self.head.follows == Head::INTERIM {
+                    let next = self.head.start.wrapping_add(self.head.body);
+                    self.begins(&bytes[next.wrapping_sub(sequence) as usize..], next);
+                }
+            }
+        } else if !self.begins(bytes, sequence) {
+            response_continues(&mut self.c);
+        }
+        response_ends(&mut self.c, last_chunk(bytes));
+    }
+
+    fn begins(&mut self, bytes: &[u8], sequence: u32) -> bool {
+        let Some(line) = bytes.first_chunk::<12>() else { return false };
+        let Some(code) = status(line) else { return false };
+        if !is_response(&self.c) {
+            return false;
+        }
+        self.head = Head::at(sequence);
+        self.reads(bytes);
+        if response_begins(&mut self.c, code, &mut self.head) && self.head.ended() {
+            let skip = self.head.body;
+            self.begins(&bytes[skip as usize..], sequence.wrapping_add(skip));
+        }
+        true
+    }
+
+    fn reads(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            if !self.head.ended() {
+                self.head.step(b);
+            }
+        }
+    }
+
+    fn in_flight(&self) -> bool {
+        self.c.flags & (UNFINISHED | flag::RESPONSE_UNTIL_CLOSE) != 0
+    }
+}
+
+#[test]
+fn where_a_request_begins() {
+    for (bytes, expected) in [
+        ("GET / HTTP/1.1\r\n", Start::Request),
+        ("OPTIONS * HTTP/1.1\r\n", Start::Request),
+        ("PUT http://x/ HTTP/1.1\r\n", Start::Request),
+        ("M-SEARCH * HTTP/1.1\r\n", Start::Request),
+        ("PROPFIND /", Start::Request),
+        ("VERSION-CONTROL /", Start::Request),
+        ("HEAD / HTTP/1.1\r\n", Start::Head),
+        ("HEADS / HTTP/1.1\r\n", Start::Request),
+        ("CONNECT db:5432 HTTP/1.1\r\n", Start::Connect),
+        ("PRI * HTTP/2.0\r\n", Start::Preface),
+        ("PRI * HT", Start::Preface),
+        ("PRI * H", Start::Short),
+        ("PRI ", Start::Short),
+        ("", Start::Short),
+        ("G", Start::Short),
+        ("GET", Start::Short),
+        ("GET ", Start::Short),
+        ("CONNECT ", Start::Short),
+        ("\r\nGET / HTTP/1.1\r\n", Start::Blank),
+        ("\n", Start::Blank),
+        ("get / HTTP/1.1\r\n", Start::Other),
+        ("GO / HTTP/1.1\r\n", Start::Other),
+        ("GET x", Start::Other),
+        ("THE quick brown fox", Start::Other),
+        ("BASELINE-CONTROL-X /", Start::Other),
+        ("{\"a\": 1}", Start::Other),
+        (" GET /", Start::Other),
+        ("\x16\x03\x01", Start::Other),
+    ] {
+        assert_eq!(begins(bytes.as_bytes()), expected, "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_path_is_hashed_without_its_query() {
+    let hash = |bytes: &str| {
+        let (peek, len) = peek(bytes.as_bytes());
+        target_hash(&peek, start(&peek, len).1, len)
+    };
+    let expected = path_hash(b"/healthz");
+    for rest in [" HTTP/1.1\r\n", "?verbose HTTP/1.1", "#x", "\r\n", "\n", ""] {
+        assert_eq!(hash(&format!("GET /healthz{rest}")), expected, "{rest:?}");
+        assert_eq!(hash(&format!("OPTIONS /healthz{rest}")), expected, "{rest:?}");
+    }
+    assert_ne!(hash("GET /healthz/ HTTP/1.1"), expected);
+    let long = "/x".repeat(40);
+    assert_eq!(hash(&format!("GET {long} HTTP/1.1")), path_hash(long.as_bytes()));
+}
+
+#[test]
+fn how_a_body_is_framed() {
+    let cases: [(&str, Option<u64>, bool); 14] = [
+        ("Content-Length: 10", Some(10), false),
+        ("content-length:10", Some(10), false),
+        ("CONTENT-LENGTH: \t 010 \t", Some(10), false),
+        ("A: b\r\nContent-Length: 0\r\nB: c", Some(0), false),
+        ("A: b\nContent-Length: 7\nB: c", Some(7), false),
+        ("X-Content-Length: 10", None, false),
+        ("A: content-length: 10", None, false),
+        ("Content-Length-X: 10", None, false),
+        ("Content-Transfer-Encoding: binary", None, false),
+        ("Transfer-Encoding: chunked", None, true),
+        ("transfer-ENCODING:gzip, chunked", None, true),
+        ("Content-Length: 3\r\nTransfer-Encoding: chunked", Some(3), true),
+        ("Host: x", None, false),
+        ("Trailer: Content-Length\r\nTE: trailers", None, false),
+    ];
+    for (lines, length, chunked) in cases {
+        let text = format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\nContent-Length: 99\r\n\r\n");
+        let h = head(text.as_bytes());
+        assert_eq!(h.body as usize, text.len() - 22, "{lines:?}");
+        assert_eq!((h.has_length != 0).then_some(h.length), length, "{lines:?}");
+        assert_eq!(h.chunked != 0, chunked, "{lines:?}");
+    }
+    for end in ["\r\n\r\n", "\n\n", "\r\n\n", "\n\r\n"] {
+        let text = format!("HTTP/1.1 200 OK{end}body\r\n\r\n");
+        assert_eq!(head(text.as_bytes()).body as usize, 15 + end.len(), "{end:?}");
+    }
+    assert_eq!(head(b"HTTP/1.1 200 OK\r\nA: b\r\n").body, 0);
+}
+
+#[test]
+fn no_length_comes_round_to_a_small_one() {
+    for digits in
+        ["2147418112", "2147483647", "4294967296", "18446744073709551616", "184467440737095516160000000001"]
+    {
+        let h = head(format!("HTTP/1.1 200 OK\r\nContent-Length: {digits}\r\n\r\n").as_bytes());
+        assert_eq!(h.end(), None, "{digits}");
+    }
+    let h = head_at(u32::MAX, b"HTTP/1.1 200 OK\r\nContent-Length: 2147418111\r\n\r\n");
+    assert_eq!(h.end(), Some((h.body - 1).wrapping_add(2_147_418_111)));
+}
+
+#[test]
+fn status_lines() {
+    for (line, expected) in [
+        (b"HTTP/1.1 200", Some(200)),
+        (b"HTTP/1.0 404", Some(404)),
+        (b"HTTP/1.x 200", None),
+        (b"HTTP/2.0 200", None),
+        (b"HTTP/1.1 2x0", None),
+        (b"HTTP/1.1200 ", None),
+        (b"http/1.1 200", None),
+        (b"ICY 200 OK\r\n", None),
+    ] {
+        assert_eq!(status(line), expected);
+    }
+}
+
+#[test]
+fn a_farewell_is_no_question() {
+    let cut = |protocol, flags| is_cut(&Connection { protocol, flags, ..Connection::default() });
+    assert!(cut(protocol::UNKNOWN, flag::WAITING));
+    assert!(!cut(protocol::UNKNOWN, flag::WAITING | flag::FIN_IN));
+    assert!(cut(protocol::HTTP1, flag::WAITING | flag::FIN_IN));
+    assert!(cut(protocol::HTTP1, flag::RESPONSE_HEAD) && !cut(protocol::HTTP1, flag::RESPONSE_UNTIL_CLOSE));
+    let streams = Connection { streams: 1, protocol: protocol::HTTP2, ..Connection::default() };
+    assert!(!is_cut(&streams) && is_cut(&Connection { flags: flag::H2_FOLLOWED, ..streams }));
+}
+
+/// One exchange: a request and its response, as bytes.
+fn exchange() -> impl Strategy<Value = (String, String)> {
+    let method = prop::sample::select(std::vec!["GET", "POST", "HEAD", "PROPFIND", "M-SEARCH"]);
+    let body = "[a-z\r\n ]{0,60}";
+    let headers = prop::collection::vec("[A-Z][a-z-]{0,20}: [a-zA-Z0-9:; ]{0,40}\r\n", 0..4);
+    let framing = 0..4u8;
+    (method, body, body, headers, framing, 0..4u8, any::<bool>()).prop_map(
+        |(method, question, answer, headers, asked, answered, interim)| {
+            let headers = headers.concat();
+            let framed = |how: u8, body: &str| match how {
+                0 => format!("Content-Length: {}\r\n{headers}\r\n{body}", body.len()),
+                1 => format!("{headers}content-length:{}\r\n\r\n{body}", body.len()),
+                2 if !body.is_empty() => {
+                    format!(
+                        "{headers}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                        body.len()
+                    )
+                }
+                _ => format!("{headers}Content-Length: 0\r\n\r\n"),
+            };
+            let request = format!("{method} /x HTTP/1.1\r\n{}", framed(asked, &question));
+            let mut response = String::new();
+            if interim {
+                response += "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+            }
+            response += "HTTP/1.1 200 OK\r\n";
+            let body = framed(answered, &answer);
+            response +=
+                if method == "HEAD" { &body[..body.find("\r\n\r\n").map_or(0, |i| i + 4)] } else { &body };
+            (request, response)
+        },
+    )
+}
+
+/// Cuts a message into segments, but not within the first bytes of a status line: after those nobody knows
+/// any more which answer is whose, and the connection waits for ever.
+fn segments<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut at: Vec<usize> = cuts.iter().map(|i| i.index(bytes.len())).collect();
+    let lines: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i..].starts_with(b"HTTP/1.1 ")).collect();
+    at.retain(|at| !lines.iter().any(|line| (line + 1..line + 12).contains(at)));
+    at.extend([0, bytes.len()]);
+    at.sort_unstable();
+    at.dedup();
+    at.windows(2).map(|w| &bytes[w[0]..w[1]]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// From a request's first byte to its response's last but one, however both are cut up, something is
+    /// in flight.
+    #[test]
+    fn an_exchange_is_in_flight_from_its_first_byte_to_its_last(
+        exchanges in prop::collection::vec(exchange(), 1..5),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        early in prop::collection::vec(any::<bool>(), 5),
+        peers: u32, pods: u32,
+    ) {
+        let mut spoken = Spoken::on(protocol::HTTP, peers, pods);
+        for ((request, response), early) in exchanges.iter().zip(early) {
+            let mut asked = segments(request.as_bytes(), &cuts);
+            // The rest of an upload may come while the response is under way.
+            let late = if early && asked.len() > 1 { asked.pop() } else { None };
+            for piece in asked {
+                spoken.asks(piece);
+                prop_assert!(spoken.in_flight(), "after {:?}", String::from_utf8_lossy(piece));
+            }
+            let answered = segments(response.as_bytes(), &cuts);
+            let (last, rest) = answered.split_last().expect("a response");
+            for (i, piece) in rest.iter().enumerate() {
+                spoken.answers(piece);
+                prop_assert!(spoken.in_flight(), "after {:?}", String::from_utf8_lossy(piece));
+                if i == 0 && let Some(late) = late {
+                    spoken.asks(late);
+                    prop_assert!(spoken.in_flight());
+                }
+            }
+            if rest.is_empty() && let Some(late) = late {
+                spoken.asks(late);
+            }
+            spoken.answers(last);
+        }
+    }
+
+    /// Whole messages, one segment each: nothing is in flight between them.
+    #[test]
+    fn between_exchanges_nothing_is_in_flight(exchanges in prop::collection::vec(exchange(), 1..5), peers: u32) {
+        let mut spoken = Spoken::on(protocol::HTTP1, peers, peers);
+        spoken.c.flags = flag::BOUNDARY;
+        for (i, (request, response)) in exchanges.iter().enumerate() {
+            spoken.asks(request.as_bytes());
+            prop_assert!(spoken.in_flight());
+            spoken.answers(response.as_bytes());
+            prop_assert!(!spoken.in_flight(), "{:x} after {:?}", spoken.c.flags, response);
+            prop_assert_eq!(spoken.c.exchanges as usize, i + 1);
+        }
+    }
+
+    /// Any bytes on a port of which nothing is known: what came in last waits, whatever it looks like.
+    #[test]
+    fn on_an_unknown_port_the_last_word_counts(rows in prop::collection::vec((any::<bool>(), "(GET /|HTTP/1.1 200|PRI \\* HT|[a-z]){1,3}"), 0..20)) {
+        let mut spoken = Spoken::on(protocol::UNKNOWN, 1, 1);
+        for (asks, text) in rows {
+            if asks {
+                spoken.asks(text.as_bytes());
+                prop_assert!(spoken.in_flight());
+            } else {
+                let request = spoken.c.flags & flag::ASKED != 0;
+                spoken.answers(text.as_bytes());
+                prop_assert!(spoken.c.protocol == protocol::UNKNOWN || request || spoken.c.flags & flag::BOUNDARY != 0);
+            }
+        }
+    }
+}

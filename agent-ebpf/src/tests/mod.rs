@@ -1,0 +1,6 @@
+//! The pure parts, on the host.
+
+mod flow;
+mod http;
+mod http2;
+mod tcp;
