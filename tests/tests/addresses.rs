@@ -23,11 +23,14 @@ fn both_families_at_once(node: &Node) -> Result<()> {
     let [first, second] = pod.ips().map(|ip| std::net::SocketAddr::new(ip, 8080));
     let mut old = [ask(&v4, first, 5000)?, ask(&v6, second, 5000)?];
     let stop = node.kubelet().delete(&pod)?;
+    agent.sees(&pod, |drain| drain["counts"]["open"] == 2)?;
     let mut young = [ask(&v4, first, 5500)?, ask(&v6, second, 6500)?];
-    let drain = agent.sees(&pod, |drain| drain["counts"]["in_flight"] == 4)?;
+    let drain = agent.sees(&pod, |drain| drain["counts"]["in_flight"] == 4 && drain["known"]["seen"] == 2)?;
     let ipv6 = |line: &serde_json::Value| line["local"].as_str().is_some_and(|local| local.starts_with('['));
     let lines = drain["connections"].as_array().context("no connections")?;
     ensure!(lines.iter().filter(|line| ipv6(line)).count() == 2 && lines.len() == 4, "{drain:#}");
+    let seen = |line: &&serde_json::Value| line["known"] == "seen" && ipv6(line);
+    ensure!(lines.iter().filter(seen).count() == 1, "the younger one's packets were not seen: {drain:#}");
     ensure!(stop.still_held_after(A_WHILE), "answered with requests in flight");
     for conn in old.iter_mut().chain(&mut young) {
         conn.response()?;
