@@ -26,7 +26,7 @@ pub mod names {
     pub const STREAMS: &str = "STREAMS";
     /// LRU: handshakes that the pod has answered with a SYN+ACK.
     pub const HANDSHAKES: &str = "HANDSHAKES";
-    /// LRU: the kubelet's own connections, by tuple.
+    /// LRU: the kubelet's own connections, by tuple, and when they closed.
     pub const PROBES: &str = "PROBES";
     /// Ring buffer of [`super::Edge`]s.
     pub const EDGES: &str = "EDGES";
@@ -205,7 +205,8 @@ pub mod flag {
     pub const FIN_OUT: u32 = 1 << 6;
     /// The peer's FIN was acknowledged by the pod.
     pub const FIN_IN_ACKED: u32 = 1 << 7;
-    /// A reset came in. Anybody can forge one: a reason to look, not a removal.
+    /// A reset came in, and nothing has left since. Anybody can forge one: a reason to look, not a
+    /// removal.
     pub const RESET_IN: u32 = 1 << 8;
     /// The request in progress is a HEAD: its response has no body.
     pub const HEAD: u32 = 1 << 9;
@@ -235,8 +236,8 @@ pub mod flag {
     pub const REQUEST_LENGTH: u32 = 1 << 20;
     /// The last request is chunked and its last chunk has not been seen.
     pub const REQUEST_CHUNKED: u32 = 1 << 21;
-    /// A request came before the answer to the one before it. How many wait is not known, so one
-    /// always does.
+    /// A request came before the answer to the one before it. How many wait is not known, so
+    /// [`WAITING`] stays.
     pub const PIPELINED: u32 = 1 << 22;
     /// What came in last began as an HTTP request does, on a port of which nothing is known.
     pub const ASKED: u32 = 1 << 23;
@@ -393,7 +394,8 @@ pub mod edge {
     pub const NOTHING_OPEN: u32 = 1;
     /// A connection was removed while the pod was armed.
     pub const REMOVED: u32 = 2;
-    /// Somebody sent a reset: look whether a socket is gone. Only while armed.
+    /// A reset or a FIN says that a connection has ended: look whether its socket is gone. Only while
+    /// armed.
     pub const LOOK: u32 = 3;
 }
 

@@ -12,7 +12,7 @@ pub trait Bytes {
     /// `N` bytes from `offset`, or nothing where the packet is shorter.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
     /// How many bytes there are behind the network header's start.
-    fn len(&self) -> u32;
+    fn total(&self) -> u32;
 }
 
 impl Bytes for [u8] {
@@ -21,7 +21,7 @@ impl Bytes for [u8] {
         self.get(start..start.checked_add(N)?)?.try_into().ok()
     }
 
-    fn len(&self) -> u32 {
+    fn total(&self) -> u32 {
         <[u8]>::len(self) as u32
     }
 }
@@ -100,7 +100,7 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
         return None;
     }
     let total = match be16([h[2], h[3]]) {
-        0 => bytes.len(),
+        0 => bytes.total(),
         n => u32::from(n),
     };
     let source = mapped([h[12], h[13], h[14], h[15]]);
@@ -117,7 +117,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
     let source = bytes.load::<16>(8)?;
     let destination = bytes.load::<16>(24)?;
     let total = match be16([lengths[0], lengths[1]]) {
-        0 => bytes.len(),
+        0 => bytes.total(),
         n => 40 + u32::from(n),
     };
     let mut next = lengths[2];

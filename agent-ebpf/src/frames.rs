@@ -64,7 +64,7 @@ impl Frame {
         self.kind == SETTINGS
             && self.flags == 0
             && self.stream == 0
-            && self.length % 6 == 0
+            && self.length.is_multiple_of(6)
             && self.length < 600
     }
 
@@ -82,7 +82,7 @@ impl Frame {
             PUSH_PROMISE | CONTINUATION => on_stream,
             PRIORITY => on_stream && self.length == 5,
             RST_STREAM => on_stream && self.length == 4,
-            SETTINGS => !on_stream && self.length % 6 == 0,
+            SETTINGS => !on_stream && self.length.is_multiple_of(6),
             PING => !on_stream && self.length == 8,
             GOAWAY => !on_stream && self.length >= 8,
             WINDOW_UPDATE => self.length == 4,

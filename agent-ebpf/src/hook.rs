@@ -35,6 +35,12 @@ const LISTEN: u32 = 10;
 const CURRENT_NETNS: u64 = u64::MAX;
 /// `BPF_SOCK_OPS_TCP_CONNECT_CB`: the port is chosen, the SYN has not left.
 const TCP_CONNECT_CB: u32 = 3;
+/// `BPF_SOCK_OPS_STATE_CB`: the state is about to change, to the second argument.
+const STATE_CB: u32 = 10;
+/// `BPF_SOCK_OPS_STATE_CB_FLAG`: call for that.
+const STATE_CB_FLAG: i32 = 1 << 2;
+/// `BPF_TCP_CLOSE`: nothing of the socket is left, but perhaps TIME-WAIT.
+const CLOSE: u32 = 7;
 /// The agent's addresses: 127.x.y.z.
 const HOME: u32 = 127 << 24;
 /// Nobody's addresses: 240.x.y.z (RFC 1112 section 4, reserved). Never routed.
@@ -223,17 +229,33 @@ fn somebody_home(ctx: &SockAddrContext, config: &HookConfig) -> bool {
 }
 
 /// `sock_ops`: a socket of the kubelet is about to send its SYN. Its probes last a millisecond, so
-/// nobody can ask afterwards whose they were.
+/// nobody can ask afterwards whose they were. When it has closed, its port may be anybody's: SNAT gives
+/// clients the same address.
 #[inline(always)]
 pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
-    if ctx.op() != TCP_CONNECT_CB {
-        return 0;
+    match ctx.op() {
+        TCP_CONNECT_CB => {
+            // SAFETY: the context of this program.
+            let cookie = unsafe { helpers::bpf_get_socket_cookie(ctx.ops.cast()) };
+            if KUBELET_SOCKETS.get_ptr(&cookie).is_some() {
+                let _ = PROBES.insert(&probe_key(ctx), &0, 0);
+                let _ = ctx.set_cb_flags(STATE_CB_FLAG);
+            }
+        }
+        STATE_CB if ctx.arg(1) == CLOSE => {
+            if let Some(closed_at) = PROBES.get_ptr_mut(&probe_key(ctx)) {
+                // SAFETY: eight bytes that were just looked up; the helper has no preconditions.
+                unsafe { write_volatile(closed_at, helpers::bpf_ktime_get_ns()) };
+            }
+        }
+        _ => {}
     }
-    // SAFETY: the context of this program.
-    let cookie = unsafe { helpers::bpf_get_socket_cookie(ctx.ops.cast()) };
-    if KUBELET_SOCKETS.get_ptr(&cookie).is_none() {
-        return 0;
-    }
+    0
+}
+
+/// What TC at the pod will call this connection.
+#[inline(always)]
+fn probe_key(ctx: &SockOpsContext) -> ProbeKey {
     let o = ctx.ops;
     // SAFETY: context fields. Both families' are read whatever the family: a choice between two
     // pointers into the context is refused by the verifier, a choice between two values is not.
@@ -250,14 +272,12 @@ pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
     } else {
         (local6, peer6)
     };
-    let key = ProbeKey {
+    ProbeKey {
         local,
         peer,
         local_port: u32::from_be(ctx.remote_port()) as u16,
         peer_port: ctx.local_port() as u16,
-    };
-    let _ = PROBES.insert(&key, &cookie, 0);
-    0
+    }
 }
 
 /// An IPv6 address of a context, read word by word as the verifier wants it.

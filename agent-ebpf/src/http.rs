@@ -241,6 +241,34 @@ fn one_more(c: &mut Connection) {
     c.flags &= !(REQUEST | flag::HEAD | flag::CONNECT);
 }
 
+/// Is this segment of `payload` bytes one whole WebSocket frame of a client?
+///
+/// Of a connection older than the attach nobody has seen the upgrade. A client's frames are masked and
+/// say how long they are (RFC 6455 section 5.2); TLS records and HTTP/2 frames do not look like them,
+/// and the pieces of an upload have the length that the link gives them.
+#[inline(always)]
+pub fn websocket(bytes: &[u8; REQUEST_PEEK], len: usize, payload: u32) -> bool {
+    // Final fragment or not, no extension but compression; text, binary, close, ping or pong.
+    let known = bytes[0] & 0x30 == 0 && matches!(bytes[0] & 0x0f, 1 | 2 | 8 | 9 | 10);
+    if len < 6 || !known || bytes[1] & 0x80 == 0 {
+        return false;
+    }
+    let short = u32::from(bytes[1] & 0x7f);
+    let long = u32::from(bytes[2]) << 8 | u32::from(bytes[3]);
+    match short {
+        126 => len >= 8 && long + 8 == payload,
+        127 => false,
+        _ => short + 6 == payload,
+    }
+}
+
+/// The connection is not HTTP any more: as long as it is open, it is in use.
+#[inline(always)]
+pub fn upgraded(c: &mut Connection) {
+    c.flags |= flag::UPGRADED;
+    c.protocol = protocol::UNKNOWN;
+}
+
 /// Reads a status line's beginning, `HTTP/1.1 200`: the code.
 #[inline(always)]
 pub fn status(b: &[u8; 12]) -> Option<u16> {
@@ -279,13 +307,13 @@ pub fn response_begins(c: &mut Connection, code: u16, head: &mut Head) -> bool {
     c.flags &= !(flag::MIDWAY | RESPONSE);
     c.protocol = protocol::HTTP1;
     if code == 101 || c.flags & flag::CONNECT != 0 && code / 100 == 2 {
-        c.flags |= flag::UPGRADED;
-        c.protocol = protocol::UNKNOWN;
+        upgraded(c);
         answered(c);
         return false;
     }
     if code < 200 {
-        // The request still waits for the final one.
+        // The request still waits for the final one, also where it came before the attach.
+        c.flags |= flag::WAITING;
         if head.body == 0 {
             head.follows = Head::INTERIM;
             c.flags |= flag::RESPONSE_HEAD;

@@ -21,7 +21,7 @@ pub const PREFACE: u32 = 24;
 pub trait Walker {
     /// The walk.
     fn walk(&mut self) -> &mut Walk;
-    /// Takes [`step`]s to its end, or as many as there is time for.
+    /// Takes [`crate::frames::step`]s to its end, or as many as there is time for.
     fn go(&mut self);
     /// Streams belong to this [`Connection::h2_epoch`] from now on.
     fn epoch(&mut self, epoch: u8);

@@ -85,6 +85,8 @@ pub(crate) struct Scratch {
     pub(crate) tuple: bpf_sock_tuple,
     pub(crate) start: Start,
     pub(crate) target_hash: u32,
+    /// The segment is one frame of a WebSocket client.
+    pub(crate) websocket: bool,
     pub(crate) stream: StreamKey,
     pub(crate) walk: Walk,
     pub(crate) head: Head,
@@ -92,8 +94,8 @@ pub(crate) struct Scratch {
     pub(crate) bytes: [u8; HEAD_ROOM],
 }
 
-/// The kubelet's connections by tuple. `sock_ops` writes, TC and the agent read. Pinned. Full: the
-/// oldest goes; a probe lasts a second.
+/// The kubelet's connections by tuple, and when the kubelet's end closed: 0 while it is open. `sock_ops`
+/// writes, TC and the agent read. Pinned. Full: the oldest goes; a probe lasts a second.
 #[map]
 pub(crate) static PROBES: LruHashMap<ProbeKey, u64> = LruHashMap::pinned(16_384, 0);
 

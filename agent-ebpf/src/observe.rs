@@ -97,6 +97,11 @@ fn segment(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod, now
     if entry.is_null() {
         run.fresh = Connection { first_seen: now, last_packet: now, protocol: port.protocol, ..EMPTY };
         if !enter(skb, direction, run, pod) {
+            // A connection that is older than the attach and has been silent since: only a dump knows it,
+            // and only a dump can show that it has ended.
+            if run.packet.flags & (tcp::FIN | tcp::RST) != 0 {
+                tell(pod, run.key.pod, edge::LOOK, now);
+            }
             return;
         }
         entry = find(run);

@@ -60,6 +60,10 @@ pub(crate) fn request(skb: Skb, run: *mut Scratch, c: &mut Connection, settles: 
             http::opens(c, start);
         }
     }
+    // SAFETY: as above.
+    if c.flags & (flag::NEW | flag::BOUNDARY) == 0 && unsafe { (*run).websocket } {
+        http::upgraded(c);
+    }
     if c.protocol == protocol::HTTP2 {
         http2::inbound(c, piece, &mut feet(skb, run, c));
     } else {
@@ -89,6 +93,7 @@ extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
     }
     let (start, target) = http::start(&run.request, len as usize);
     run.start = start;
+    run.websocket = http::websocket(&run.request, len as usize, run.packet.payload);
     run.target_hash = if target == 0 { 0 } else { http::target_hash(&run.request, target, len as usize) };
     1
 }

@@ -75,7 +75,7 @@ impl Bytes for Skb {
     }
 
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn total(&self) -> u32 {
         // SAFETY: a context field.
         unsafe { (*self.0).len }.saturating_sub(self.link_header().unwrap_or(ETHERNET))
     }

@@ -98,6 +98,9 @@ fn inbound(c: &mut Connection, s: &Segment, end: u32) -> Effect {
             c.flags |= flag::ACKED;
         }
         c.out_acked = s.acknowledgement;
+        // The peer's own FIN may have come before the attach: then this was the end.
+        let fins = c.flags & (flag::FIN_OUT | flag::FIN_IN);
+        effect.look = fins == flag::FIN_OUT && !after(c.fin_out, s.acknowledgement);
     }
     if s.flags & FIN != 0 {
         let fin = end.wrapping_add(1);
@@ -133,6 +136,10 @@ fn outbound(c: &mut Connection, s: &Segment, end: u32) -> Effect {
     if s.flags & RST != 0 {
         effect.ended = true;
         return effect;
+    }
+    if c.flags & flag::RESET_IN != 0 {
+        // A socket that still sends did not take the reset for its own.
+        c.flags &= !flag::RESET_IN;
     }
     if s.payload > 0 && (c.flags & flag::OUT == 0 || after(end, c.out_end)) {
         if c.flags & (flag::OUT | flag::ACKED) == flag::ACKED && after(c.out_acked, s.sequence) {

@@ -15,6 +15,7 @@ use crate::conn::Conn;
 use crate::host::{BPF_DIR, Host, MANIFESTS_DIR, NETNS_DIR};
 use crate::journal::Journal;
 use crate::kubelet::Kubelet;
+use crate::pod::Pod;
 use crate::process::{Process, binary, collect};
 
 /// Where hooks end up, and `/status` is.
@@ -46,11 +47,14 @@ pub struct Agent {
 pub struct AgentBuilder {
     host: Arc<Host>,
     args: Vec<String>,
+    under: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl AgentBuilder {
     pub(crate) fn new(host: &Arc<Host>, kubelet: &Kubelet) -> Self {
-        let builder = Self { host: Arc::clone(host), args: vec!["agent".to_owned()] };
+        let args = vec!["agent".to_owned()];
+        let builder = Self { host: Arc::clone(host), args, under: Vec::new(), variables: Vec::new() };
         builder
             .flag("--endpoints", MANIFESTS_DIR)
             .flag("--netns-dir", NETNS_DIR)
@@ -59,6 +63,17 @@ impl AgentBuilder {
             .flag("--kubelet-cgroup", &kubelet.cgroup().to_string_lossy())
             .flag("--hook-port", &HOOK_PORT.to_string())
             .flag("--metrics-address", &format!("127.0.0.1:{METRICS_PORT}"))
+            .flags_of_the_run()
+    }
+
+    /// Flags that a whole run of the tests is done with: `LASTCALL_TEST_FLAGS="--attach clsact"`.
+    fn flags_of_the_run(mut self) -> Self {
+        let flags = env::var("LASTCALL_TEST_FLAGS").unwrap_or_default();
+        let mut words = flags.split_whitespace();
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            self = self.flag(name, value);
+        }
+        self
     }
 
     /// Sets a flag; one that is set already gets the new value.
@@ -70,9 +85,29 @@ impl AgentBuilder {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has it executed by another program, such as `setpriv` with its flags.
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Starts it and does not wait.
     pub fn start_unready(self) -> Result<Arc<Agent>> {
-        let mut command = Command::new(agent_binary()?);
+        let mut command = match self.under.split_first() {
+            None => Command::new(agent_binary()?),
+            Some((program, flags)) => {
+                let mut command = Command::new(program);
+                command.args(flags).arg(agent_binary()?);
+                command
+            }
+        };
+        command.envs(self.variables);
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = self.host.start(command, self.host.netns(), "agent")?;
         let log = Arc::new(Journal::default());
@@ -120,6 +155,22 @@ impl Agent {
         serde_json::from_str(&body).with_context(|| format!("/status is no JSON: {body:?}"))
     }
 
+    /// Waits until it watches the links of `pod`, which drains, and has dumped its sockets: what comes
+    /// now is newer than the attach.
+    pub fn watches(&self, pod: &Pod) -> Result<()> {
+        let until = Instant::now() + START;
+        while Instant::now() < until {
+            let status = self.status()?;
+            let drains = status["drains"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let ours = drains.iter().find(|drain| drain["name"] == pod.name());
+            if ours.is_some_and(|drain| drain["waiting_for"].as_str().is_some_and(|what| !what.is_empty())) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("{} does not drain", pod.name())
+    }
+
     /// `GET /metrics` as text.
     pub fn metrics(&self) -> Result<String> {
         Ok(self.get(METRICS_PORT, "/metrics")?.1)
@@ -156,6 +207,11 @@ impl Agent {
     /// Whether the process ends within `timeout`.
     pub fn exited_within(&self, timeout: Duration) -> bool {
         self.process.exited_within(timeout)
+    }
+
+    /// The exit code, if it ends within `timeout` and not by a signal.
+    pub fn exit_code_within(&self, timeout: Duration) -> Option<i32> {
+        self.process.exit_code_within(timeout)
     }
 
     /// Waits for a line of the log that contains `text`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
 
 use crate::conn::{Conn, Server};
 use crate::host::Host;
@@ -76,6 +77,25 @@ impl Client {
     pub fn connect_to(&self, to: SocketAddr) -> Result<Conn> {
         let stream = self.run(|| TcpStream::connect_timeout(&to, DIAL));
         Conn::new(stream.with_context(|| format!("connect to {to}"))?)
+    }
+
+    /// Connects from a port of its own choice, which other connections may have too.
+    pub fn connect_from(&self, port: u16, to: SocketAddr) -> Result<Conn> {
+        let socket = self.run(|| -> Result<Socket> {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::new(self.ips()[usize::from(to.is_ipv6())], port).into())?;
+            socket.connect_timeout(&to.into(), DIAL)?;
+            Ok(socket)
+        });
+        Conn::new(socket.with_context(|| format!("connect to {to} from port {port}"))?.into())
+    }
+
+    /// One request on a connection of its own, as clients without keep-alive make it.
+    pub fn fetch(&self, to: SocketAddr, path: &str) -> Result<()> {
+        let mut conn = self.connect_to(to)?;
+        conn.get(path)?;
+        conn.response().map(drop)
     }
 
     /// Connects to the pod many times.

@@ -41,6 +41,12 @@ impl Conn {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
     }
 
+    /// A whole exchange: a GET, and its complete answer.
+    pub fn exchange(&mut self, path: &str) -> Result<(Head, Vec<u8>)> {
+        self.get(path)?;
+        self.response()
+    }
+
     /// Sends a whole answer with a length.
     pub fn respond(&mut self, body: &str) -> Result<()> {
         self.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
@@ -105,6 +111,11 @@ impl Conn {
     /// A small receive window: what the peer sends beyond it stays in its queue.
     pub fn receive_buffer(&self, bytes: usize) -> Result<()> {
         SockRef::from(self.stream()).set_recv_buffer_size(bytes).context("receive buffer")
+    }
+
+    /// A large send queue: what is written is out of the app's hands at once.
+    pub fn send_buffer(&self, bytes: usize) -> Result<()> {
+        SockRef::from(self.stream()).set_send_buffer_size(bytes).context("send buffer")
     }
 
     /// The socket, for everything else. Read through the methods above: they may have buffered.

@@ -10,10 +10,10 @@
 //! | | |
 //! |---|---|
 //! | [`clock`], [`journal`], [`process`], [`http`] | time, events to wait for, child processes, HTTP/1.1 |
-//! | [`netns`], [`cgroup`], [`host`] | the kernel's side of a node |
+//! | [`netns`], [`cgroup`], [`host`], [`tc`] | the kernel's side of a node |
 //! | [`manifest`], [`proxy`], [`cluster`], [`service`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
-//! | [`pod`], [`client`], [`conn`], [`load`] | who talks to whom |
-//! | [`kubelet`], [`agent`] | who stops the pods, and who holds the hook |
+//! | [`pod`], [`client`], [`conn`], [`load`], [`repeated`], [`mesh`] | who talks to whom |
+//! | [`kubelet`], [`agent`], [`watching`] | who stops the pods, and who holds the hook |
 //! | [`node`], [`scenario`] | all of it behind one handle, and a frame for tests |
 
 pub mod agent;
@@ -29,13 +29,17 @@ pub mod kubelet;
 pub mod leftovers;
 pub mod load;
 pub mod manifest;
+pub mod mesh;
 pub mod netns;
 pub mod node;
 pub mod pod;
 pub mod process;
 pub mod proxy;
+pub mod repeated;
 pub mod scenario;
 pub mod service;
+pub mod tc;
+pub mod watching;
 
 pub use agent::Agent;
 pub use client::Client;
@@ -46,3 +50,4 @@ pub use load::Load;
 pub use manifest::Hook;
 pub use node::{Family, Node};
 pub use pod::Pod;
+pub use repeated::Repeated;

@@ -80,6 +80,8 @@ pub struct Container {
     pub hook: Hook,
     /// Its containerPorts.
     pub ports: Vec<Port>,
+    /// Path and port of its readinessProbe.
+    pub readiness: Option<(String, u16)>,
 }
 
 /// What the API server would hold about a pod.
@@ -101,6 +103,8 @@ pub struct PodObject {
     pub containers: Vec<Container>,
     /// terminationGracePeriodSeconds.
     pub grace: u32,
+    /// The condition types of its readinessGates.
+    pub readiness_gates: Vec<String>,
     /// The Ready condition.
     pub ready: bool,
     /// When it was deleted, and with which grace; kubectl shows the sum as deletionTimestamp.
@@ -130,8 +134,19 @@ impl PodObject {
                 let _ = writeln!(yaml, "    - containerPort: {}\n      name: {}", port.number, port.name);
                 let _ = writeln!(yaml, "      protocol: {}", port.protocol);
             }
+            if let Some((path, port)) = &container.readiness {
+                let _ = writeln!(yaml, "    readinessProbe:\n      httpGet:\n        path: {path:?}");
+                let _ = writeln!(yaml, "        port: {port}\n        scheme: HTTP\n      periodSeconds: 10");
+            }
         }
-        let _ = writeln!(yaml, "  nodeName: {}\n  restartPolicy: Always", self.node);
+        let _ = writeln!(yaml, "  nodeName: {}", self.node);
+        if !self.readiness_gates.is_empty() {
+            yaml += "  readinessGates:\n";
+        }
+        for gate in &self.readiness_gates {
+            let _ = writeln!(yaml, "  - conditionType: {gate}");
+        }
+        yaml += "  restartPolicy: Always\n";
         let _ = writeln!(yaml, "  terminationGracePeriodSeconds: {}", self.grace);
         let ready = if self.ready { "True" } else { "False" };
         let _ = writeln!(yaml, "status:\n  conditions:\n  - status: {ready:?}\n    type: Ready");

@@ -1,15 +1,19 @@
 //! The node: one handle for all that a test needs.
 
 use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::agent::{Agent, AgentBuilder};
+use crate::agent::{Agent, AgentBuilder, HOOK_PORT, agent_binary};
 use crate::client::Client;
 use crate::cluster::Cluster;
+use crate::conn::Conn;
 use crate::host::{Host, MANIFESTS_DIR};
 use crate::kubelet::{self, Kubelet};
 use crate::pod::{Pod, PodBuilder};
@@ -116,6 +120,20 @@ impl Node {
         Kubelet::start(&self.host, &self.cluster, "stranger", 0)
     }
 
+    /// Runs `lastcall ARGS…` on the node, to its end.
+    pub fn lastcall(&self, args: &[&str]) -> Result<Output> {
+        let mut command = Command::new(agent_binary()?);
+        command.args(args).stdin(Stdio::null());
+        self.host.netns().run(|| command.output()).context("run lastcall")
+    }
+
+    /// Calls the hook's port on the node's own loopback, as a person or a script does.
+    pub fn dial(&self, to: Ipv4Addr) -> Result<Conn> {
+        let to = SocketAddr::from((to, HOOK_PORT));
+        let stream = self.host.netns().run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)));
+        Conn::new(stream.with_context(|| format!("connect to {to}"))?)
+    }
+
     /// The kubelet.
     pub fn kubelet(&self) -> &Kubelet {
         &self.kubelet
@@ -192,6 +210,18 @@ impl RememberedAgent<'_> {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.builder = self.builder.variable(name, value);
+        self
+    }
+
+    /// Has it executed by another program, such as `setpriv` with its flags.
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.builder = self.builder.under(command);
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Result<Arc<Agent>> {
         let node = self.node;
@@ -214,10 +244,11 @@ fn allow_many_sockets() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).context("raise the limit of open files")
 }
 
-/// A bridge that forwards at once, with the node's address on it.
+/// A bridge that forwards at once, with the node's address on it. Its MAC address is its own: else it
+/// would be a port's, and change with the ports while the pods still send to the old one.
 fn bridge(host: &Host, name: &str, (net4, net6): (u8, u16)) -> Result<()> {
     host.netns().ip(&format!(
-        "link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+        "link add {name} address 02:00:00:00:00:{net4:x} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
          addr add 10.{net4}.0.1/24 dev {name}\n\
          addr add fd00:{net6:x}::1/64 dev {name} nodad\n\
          link set {name} up\n"

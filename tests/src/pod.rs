@@ -144,7 +144,12 @@ pub struct PodBuilder<'n> {
 
 impl<'n> PodBuilder<'n> {
     pub(crate) fn new(node: &'n Node, name: &str) -> Self {
-        let container = Container { name: "app".to_owned(), hook: Hook::http("/drain"), ports: Vec::new() };
+        let container = Container {
+            name: "app".to_owned(),
+            hook: Hook::http("/drain"),
+            ports: Vec::new(),
+            readiness: None,
+        };
         let object = PodObject {
             name: name.to_owned(),
             namespace: "default".to_owned(),
@@ -154,6 +159,7 @@ impl<'n> PodBuilder<'n> {
             ips: Vec::new(),
             containers: vec![container],
             grace: 30,
+            readiness_gates: Vec::new(),
             ready: true,
             deleted: None,
         };
@@ -196,6 +202,19 @@ impl<'n> PodBuilder<'n> {
         self
     }
 
+    /// A readinessProbe of the app's container. Nobody calls it but who is asked to
+    /// ([`crate::Kubelet::probe`]).
+    pub fn readiness(mut self, path: &str, port: u16) -> Self {
+        self.object.containers[0].readiness = Some((path.to_owned(), port));
+        self
+    }
+
+    /// A readinessGate, by its condition's type.
+    pub fn readiness_gate(mut self, condition: &str) -> Self {
+        self.object.readiness_gates.push(condition.to_owned());
+        self
+    }
+
     /// The app ends its requests before it ends itself.
     pub fn graceful(mut self) -> Self {
         self.app.push("--graceful".to_owned());
@@ -210,7 +229,12 @@ impl<'n> PodBuilder<'n> {
 
     /// One more container, with a process that waits for its SIGTERM.
     pub fn container(mut self, name: &str, hook: Hook) -> Self {
-        self.object.containers.push(Container { name: name.to_owned(), hook, ports: Vec::new() });
+        self.object.containers.push(Container {
+            name: name.to_owned(),
+            hook,
+            ports: Vec::new(),
+            readiness: None,
+        });
         self
     }
 

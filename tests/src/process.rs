@@ -50,6 +50,14 @@ impl Process {
         }
     }
 
+    /// The exit code, if the process ends within `timeout` and not by a signal.
+    pub fn exit_code_within(&self, timeout: Duration) -> Option<i32> {
+        if !self.exited_within(timeout) {
+            return None;
+        }
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).wait().ok()?.code()
+    }
+
     /// Whether the process has ended, reaped or not.
     pub fn has_exited(&self) -> bool {
         wait_for_exit(&self.pidfd, Duration::ZERO)

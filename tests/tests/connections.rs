@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::{Client, Hook, Pod, scenarios};
 
-/// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
-const SOON: Duration = Duration::from_secs(5);
+/// The pods stand behind a ClusterIP Service to which hardly anybody comes: its settle floor is 5 s.
+const SOON: Duration = Duration::from_secs(8);
 /// Long enough for an agent that errs to have answered, and shorter than any deadline here.
 const A_WHILE: Duration = Duration::from_secs(7);
 /// From the last close to the answer, with the confirming dump: events, no polling.
@@ -16,6 +16,7 @@ scenarios! {
     /// A request that was on its way before anybody looked holds the hook until its answer is out.
     fn opened_before_the_attach(node) {
         let _agent = node.agent().start()?;
+        node.service("web").port("http", 80, 8080).start()?;
         let pod = node.pod("web").port("http", 8080).start()?;
         let server = pod.listen(8080)?;
         let mut client = node.client()?.connect(&pod, 8080)?;
@@ -37,6 +38,7 @@ scenarios! {
     /// Headers that trickle in are a request, long before its last line.
     fn a_request_in_flight_while_its_headers_trickle(node) {
         let _agent = node.agent().start()?;
+        node.service("web").port("http", 80, 8080).start()?;
         let pod = node.pod("web").port("http", 8080).start()?;
         let server = pod.listen(8080)?;
         let mut client = node.client()?.connect(&pod, 8080)?;
@@ -59,8 +61,12 @@ scenarios! {
     /// `auto` does not wait for a keep-alive connection on which nothing is in flight.
     fn idle_keep_alive_is_ignored_by_auto(node) {
         let _agent = node.agent().start()?;
+        node.service("web").port("http", 80, 8080).start()?;
         let pod = node.pod("web").http(8080).start()?;
-        let mut idle = exchanged(&node.client()?, &pod)?;
+        let mut idle = node.client()?.connect(&pod, 8080)?;
+        // The answer leaves some ticks after the request came: the kernel's clock can tell them apart.
+        idle.get("/slow?ms=50")?;
+        idle.response()?;
 
         let stop = node.kubelet().delete(&pod)?;
         let answer = stop.answered_within(SOON)?;
@@ -72,6 +78,7 @@ scenarios! {
     /// `closed` waits for the same connection, and answers when it closes.
     fn idle_keep_alive_is_waited_for_by_closed(node) {
         let _agent = node.agent().start()?;
+        node.service("web").port("http", 80, 8080).start()?;
         let pod = node.pod("web").http(8080).hook(Hook::http("/drain?until=closed")).start()?;
         let idle = exchanged(&node.client()?, &pod)?;
 
@@ -85,6 +92,7 @@ scenarios! {
     /// Silence says nothing on a connection whose protocol nobody knows: a transaction may be open.
     fn an_unknown_protocol_is_waited_for(node) {
         let _agent = node.agent().start()?;
+        node.service("db").port("db", 5432, 5432).start()?;
         let pod = node.pod("db").echo(5432).start()?;
         let mut session = node.client()?.connect(&pod, 5432)?;
         session.send("BEGIN")?;
@@ -103,6 +111,7 @@ scenarios! {
     /// for the deadline at most.
     fn new_connections_extend_settle(node) {
         let _agent = node.agent().start()?;
+        node.service("web").port("http", 80, 8080).start()?;
         let pod = node.pod("web").http(8080).start()?;
         let client = node.client()?;
 

@@ -81,7 +81,9 @@ impl<'a> Joiner<'a> {
         self.endpoints.push((slice, endpoint));
         match &endpoint.target {
             Target::Pod { name, uid } => {
-                self.by_uid.entry(uid).or_default().push(at);
+                if !uid.is_empty() {
+                    self.by_uid.entry(uid).or_default().push(at);
+                }
                 self.by_name.entry(name).or_default().push(at);
             }
             Target::Address => {
@@ -177,7 +179,7 @@ impl<'a> Joiner<'a> {
         let node = pod.node.as_deref().or_else(|| believed.iter().find_map(|(_, e)| e.node.as_deref()));
         let mut routes: BTreeMap<Option<&str>, Route> = BTreeMap::new();
         for (name, service) in &self.namespace.services {
-            if pod.object && service.selects(&pod.labels) {
+            if service.selects(&pod.labels) {
                 routes.entry(Some(name)).or_default();
             }
         }

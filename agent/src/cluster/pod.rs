@@ -83,7 +83,8 @@ impl PodRecord {
             finished: matches!(phase, Some("Succeeded" | "Failed")),
             workload: workload(metadata),
             labels: metadata.labels.clone().unwrap_or_default(),
-            listens_on_hook_port: ports.iter().any(|port| port.port == options.hook_port),
+            listens_on_hook_port: ports.iter().any(|port| port.port == options.hook_port)
+                || containers.iter().any(|c| probed_at(c, options.hook_port)),
             ports,
             health_paths: lasting()
                 .chain(starting)
@@ -147,15 +148,32 @@ fn path(get: &HTTPGetAction) -> String {
 fn hook(container: &Container, hook_port: u16) -> Option<(String, String)> {
     let get = container.lifecycle.as_ref()?.pre_stop.as_ref()?.http_get.as_ref()?;
     let here = matches!(get.host.as_deref(), None | Some("" | "127.0.0.1" | "::1" | "localhost"));
+    (here && number(container, &get.port) == Some(hook_port.into()))
+        .then(|| (container.name.clone(), path(get)))
+}
+
+/// A port by its number, a number in quotes, or the name of one of the container's own.
+fn number(container: &Container, port: &IntOrString) -> Option<i32> {
     let named = |name: &str| {
         let ports = container.ports.iter().flatten();
         ports.filter(|port| port.name.as_deref() == Some(name)).map(|port| port.container_port).next()
     };
-    let port = match &get.port {
+    match port {
         IntOrString::Int(port) => Some(*port),
         IntOrString::String(text) => text.parse().ok().or_else(|| named(text)),
+    }
+}
+
+/// A probe of the container goes to this port of the pod: something of the pod answers there.
+fn probed_at(container: &Container, port: u16) -> bool {
+    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+    let there = |probe: &&Probe| {
+        let http = probe.http_get.as_ref().and_then(|get| number(container, &get.port));
+        let tcp = probe.tcp_socket.as_ref().and_then(|socket| number(container, &socket.port));
+        let grpc = probe.grpc.as_ref().map(|grpc| grpc.port);
+        http.or(tcp).or(grpc) == Some(port.into())
     };
-    (here && port == Some(i32::from(hook_port))).then(|| (container.name.clone(), path(get)))
+    probes.into_iter().flatten().filter(to_pod).any(|probe| there(&probe))
 }
 
 /// The owner that people know the pod by. A Deployment is not the pod's owner: its ReplicaSet is,

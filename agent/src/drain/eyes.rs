@@ -6,20 +6,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, protocol};
 
-use super::{Drain, Fallback, Happened, Services};
+use super::{Drain, Fallback, Happened, Services, probes, second_look::SecondLook};
 use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
-    kernel::{
-        Attach, Attachment,
-        observer::{PodNumber, ip},
-    },
+    kernel::{Attach, Attachment, observer::PodNumber},
     moment::Moment,
     sockets::{Dump, Filter, Link, Namespace, TcpState},
 };
@@ -28,9 +25,6 @@ use crate::{
 pub(super) const POLL: Duration = Duration::from_millis(100);
 /// Interval of the dumps that heal what packets did not show.
 pub(super) const RECONCILE: Duration = Duration::from_secs(1);
-
-/// A dump of fewer sockets than this came in one piece (32 KiB hold about 70).
-const ONE_BATCH: usize = 50;
 
 /// One read of the kernel's table.
 pub(super) struct Table {
@@ -50,12 +44,10 @@ pub(super) struct Eyes {
     attachments: BTreeMap<u32, Attachment>,
     addresses: BTreeSet<IpAddr>,
     fallback: Option<Fallback>,
-    /// Bytes received on counted sockets and packets seen, at the last dump.
+    /// Bytes received on counted sockets at the last dump, and packets that had come in when it began: one
+    /// that came while the sockets were listed must not be missed in the next comparison.
     witnessed: Option<(u64, u64)>,
-    /// The sockets of the last dump, by cookie.
-    dumped: BTreeMap<u64, (SocketAddr, SocketAddr)>,
-    /// The sockets that the table named when it was read last.
-    tabled: Vec<(u64, (SocketAddr, SocketAddr))>,
+    second_look: SecondLook,
 }
 
 impl Eyes {
@@ -74,8 +66,7 @@ impl Eyes {
             addresses: BTreeSet::new(),
             fallback: None,
             witnessed: None,
-            dumped: BTreeMap::new(),
-            tabled: Vec::new(),
+            second_look: SecondLook::default(),
         };
         if eyes.namespace.is_node() {
             eyes.fall_back(drain, Fallback::HostNetwork);
@@ -86,15 +77,21 @@ impl Eyes {
         } else {
             eyes.look_at_links(drain).await;
             eyes.set_ports(drain, facts.map(|f| &f.ports), &[]);
-            if let (Some(observer), Some(number)) = (&eyes.services.observer, eyes.number) {
-                let own = facts.into_iter().flat_map(|f| f.health_paths.iter().map(String::as_str));
-                let paths = own.chain(eyes.services.health_paths.iter().map(String::as_str));
-                if let Err(e) = observer.add_health_paths(number, paths) {
-                    tracing::warn!(error = %crate::causes(&e), "health checks of {drain} count as traffic");
-                }
-            }
+            eyes.add_health_paths(drain, eyes.services.health_paths.iter().map(String::as_str));
+            eyes.add_health_paths(
+                drain,
+                facts.into_iter().flat_map(|f| f.health_paths.iter().map(String::as_str)),
+            );
         }
         eyes
+    }
+
+    /// Tells the kernel which paths only health checks ask for. A hook may be earlier than the pod's facts.
+    pub(super) fn add_health_paths<'a>(&self, drain: &Drain, paths: impl IntoIterator<Item = &'a str>) {
+        let (Some(observer), Some(number)) = (&self.services.observer, self.number) else { return };
+        if let Err(e) = observer.add_health_paths(number, paths) {
+            tracing::warn!(error = %crate::causes(&e), "health checks of {drain} count as traffic");
+        }
     }
 
     /// The programs see this pod, as far as is known.
@@ -237,7 +234,7 @@ impl Eyes {
         });
         match read {
             Ok(table) => {
-                self.tabled = table.entries.iter().filter_map(as_socket).collect();
+                self.second_look.read(&table.entries);
                 if table.pod.refused > 0 {
                     self.fall_back(drain, Fallback::TableFull);
                 }
@@ -253,10 +250,11 @@ impl Eyes {
 
     /// Dumps the namespace's sockets.
     pub(super) async fn dump(&mut self, drain: &Drain) -> Option<Dump> {
+        let before = self.packets_in();
         match self.namespace.dump_async(Filter::drain()).await {
             Ok(mut dump) => {
-                self.look_again(&mut dump).await;
-                self.compare(drain, &dump);
+                self.second_look.complete(&mut dump, &self.namespace).await;
+                self.compare(drain, &dump, before);
                 Some(dump)
             }
             Err(e) => {
@@ -264,36 +262,6 @@ impl Eyes {
                 None
             }
         }
-    }
-
-    /// Asks for each socket by itself that the dump before or the table has and this dump has not.
-    ///
-    /// A long dump comes in batches, and a socket can be passed over between two of them when another
-    /// one of its hash bucket closes meanwhile (`net/ipv4/inet_diag.c`): not being in a dump is no proof.
-    async fn look_again(&mut self, dump: &mut Dump) {
-        let present: BTreeMap<u64, (SocketAddr, SocketAddr)> = dump
-            .sockets
-            .iter()
-            .filter(|s| s.state != TcpState::Listen)
-            .map(|s| (s.cookie, (s.local, s.peer)))
-            .collect();
-        let mut before = std::mem::replace(&mut self.dumped, present);
-        before.extend(self.tabled.iter().copied());
-        if dump.sockets.len() < ONE_BATCH {
-            return;
-        }
-        let missing: Vec<_> = before.into_iter().filter(|(c, _)| !self.dumped.contains_key(c)).collect();
-        let namespace = self.namespace.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            let look =
-                |(cookie, (local, peer)): (u64, _)| namespace.look_up(local, peer, cookie).ok().flatten();
-            missing.into_iter().filter_map(look).filter(|s| s.state != TcpState::TimeWait).collect::<Vec<_>>()
-        });
-        for socket in found.await.unwrap_or_default() {
-            self.dumped.insert(socket.cookie, (socket.local, socket.peer));
-            dump.sockets.push(socket);
-        }
-        dump.finished = Moment::now();
     }
 
     /// TCP and UDP ports that somebody listens on in the namespace.
@@ -307,31 +275,30 @@ impl Eyes {
         ports.into_iter().collect()
     }
 
-    /// Bytes that move while no packet is seen: something before our program ends the packets' way.
-    fn compare(&mut self, drain: &Drain, dump: &Dump) {
+    /// Bytes that come in while no packet is seen to: something before our program ends the packets' way.
+    /// Blind to what goes out we only wait longer. `before`: packets seen when this dump began.
+    fn compare(&mut self, drain: &Drain, dump: &Dump, before: Option<u64>) {
         if !self.by_kernel() {
             return;
         }
-        let (Some(observer), Some(number)) = (&self.services.observer, self.number) else { return };
-        let Ok(pod) = observer.pod(number) else { return };
+        let (Some(packets), Some(before)) = (self.packets_in(), before) else { return };
         let outside = |s: &&crate::sockets::Socket| {
-            !s.peer.ip().is_loopback() && !self.addresses.contains(&s.peer.ip()) && s.info.is_some()
+            !s.peer.ip().is_loopback() && !self.addresses.contains(&s.peer.ip())
         };
-        let received: u64 = dump
-            .sockets
-            .iter()
-            .filter(outside)
-            .filter_map(|s| s.info.as_ref())
-            .map(|i| i.bytes_received)
-            .sum();
-        let packets = pod.packets_in + pod.packets_out;
-        if let Some((bytes_before, packets_before)) = self.witnessed
-            && received > bytes_before
+        let infos = dump.sockets.iter().filter(outside).filter_map(|s| s.info.as_ref());
+        let received = infos.map(|i| i.bytes_received).sum();
+        if let Some((received_before, packets_before)) = self.witnessed
+            && received > received_before
             && packets == packets_before
         {
             self.fall_back(drain, Fallback::Blind);
         }
-        self.witnessed = Some((received, packets));
+        self.witnessed = Some((received, before));
+    }
+
+    /// Packets to the pod that the programs have seen.
+    fn packets_in(&self) -> Option<u64> {
+        Some(self.services.observer.as_ref()?.pod(self.number?).ok()?.packets_in)
     }
 
     /// Takes entries out of the kernel's table that a dump has proved gone.
@@ -342,9 +309,11 @@ impl Eyes {
             as u64
     }
 
-    /// Is this connection the kubelet's?
-    pub(super) fn is_probe(&self, key: &abi::ProbeKey) -> bool {
-        self.services.observer.as_ref().is_some_and(|o| o.is_probe(key))
+    /// The sockets that are the pod's ends of the kubelet's connections, by their own tuples. `wires`: the
+    /// TCP ports that the kubelet may have dialled.
+    pub(super) fn probes(&self, dump: &Dump, wires: &[u16]) -> Vec<abi::ProbeKey> {
+        let Some(observer) = &self.services.observer else { return Vec::new() };
+        probes::among(dump, &self.addresses, wires, |key| observer.probe(key))
     }
 
     /// Closes them. A namespace that lives on gets its links back as they were; a dying one takes
@@ -367,13 +336,6 @@ impl Eyes {
             observer.forget(number);
         }
     }
-}
-
-/// Cookie and ends of the socket behind an entry, where a packet has shown them.
-fn as_socket((key, c): &(FlowKey, Connection)) -> Option<(u64, (SocketAddr, SocketAddr))> {
-    let local = SocketAddr::new(ip(&key.local), c.socket_port);
-    let peer = SocketAddr::new(ip(&key.peer), key.peer_port);
-    (c.cookie != 0 && key.protocol == TCP).then_some((c.cookie, (local, peer)))
 }
 
 /// Addresses that outside connections come to.

@@ -1,7 +1,7 @@
 //! One drain: what it promises, when it ends, and the task that runs it.
 //!
 //! In: a pod that is Terminating, or whose hook calls. Out: a [`Verdict`] for everyone who waits, and
-//! what happened after it (late, cut). [`policy`] is pure; [`task`] looks, asks the
+//! what happened after it (late, cut). [`policy`] is pure; `task` looks, asks the
 //! policy, and sleeps until something changes; [`registry`] keeps one drain a pod.
 
 use std::{
@@ -24,13 +24,14 @@ use crate::{
     moment::Moment,
 };
 
-pub use crate::contract;
-
 mod eyes;
 mod happened;
+mod noise;
 mod place;
 pub mod policy;
+mod probes;
 pub mod registry;
+mod second_look;
 pub mod services;
 mod task;
 mod verdict;

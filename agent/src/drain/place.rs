@@ -47,16 +47,15 @@ pub(super) async fn find(drain: &Drain, services: &Services) -> Place {
             return held(drain, services, format!("its network namespace cannot be told: {why}")).await;
         }
         let by = drain.began + UNKNOWN_POD;
-        if identity.facts.is_some() && drain.hooks_waiting() == 0 {
-            return Place::Gone;
-        }
+        // The watch is mostly a few milliseconds earlier than the hook: none yet is not none.
+        let called = drain.hooks_waiting() > 0;
         if Moment::now() >= by {
             return match identity.facts {
-                Some(_) => {
+                Some(_) if called => {
                     let why = "no network namespace of this node has its address (--netns-dir)";
                     held(drain, services, why.to_owned()).await
                 }
-                None => Place::Gone,
+                _ => Place::Gone,
             };
         }
         tokio::select! {

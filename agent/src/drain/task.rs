@@ -6,21 +6,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lastcall_ebpf::abi::ProbeKey;
+use lastcall_ebpf::abi::TCP;
 
 use super::{
     Drain, Happened, Services, Verdict,
     eyes::{Eyes, POLL, RECONCILE, Table},
+    noise::Noise,
     place::{self, Place},
     policy::{self, Circumstances, Decision, Dumps, Outcome, Waiting},
     verdict,
 };
 use crate::{
-    cluster::{Exposure, PodFacts},
-    kernel::observer::address,
+    cluster::{Exposure, PodFacts, Transport},
     ledger::{Stale, View},
     moment::Moment,
-    sockets::{Dump, LinkEvents, Namespace, TcpState},
+    sockets::{Dump, LinkEvents, Namespace, Socket, TcpState},
 };
 
 /// A table that took this long to read is read again no sooner than ten times later, unless nothing is
@@ -54,6 +54,7 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
         facts: None,
         was_known: false,
         openings_per_second: rate,
+        noise: Noise::default(),
         dumped_at: None,
         listening: Vec::new(),
         settled_at: None,
@@ -77,6 +78,7 @@ struct Task {
     facts: Option<Arc<PodFacts>>,
     was_known: bool,
     openings_per_second: Option<f64>,
+    noise: Noise,
     dumped_at: Option<Moment>,
     listening: Vec<(u16, u8)>,
     /// When settling ended, or will if nothing new comes.
@@ -121,7 +123,9 @@ impl Task {
             let timer = wait_until.min(next_dump).min(resample);
             let rest = now + read_took * READ_SHARE;
             let wake = Arc::clone(&self.drain.wake);
-            self.woken = false;
+            // Where a close asks for a dump that has to wait its turn, the close is still what came last.
+            let due = wait_until <= now + policy::LOOK_AGAIN;
+            self.woken &= due && view.awaited > 0 && view.awaited_by_dump == view.awaited;
             tokio::select! {
                 biased;
                 () = wake.empty.notified() => self.woken = true,
@@ -165,6 +169,7 @@ impl Task {
             self.drain.learn(Some(Arc::clone(facts)), []);
             self.drain.ledger().ports(&facts.ports);
             self.eyes.set_ports(&self.drain, Some(&facts.ports), &self.listening);
+            self.eyes.add_health_paths(&self.drain, facts.health_paths.iter().map(String::as_str));
         }
         self.facts = facts;
     }
@@ -198,8 +203,9 @@ impl Task {
             return;
         };
         self.dumps = Dumps::Possible;
+        self.listen_for_noise().await;
         self.look_for_listeners(&dump).await;
-        let probes: Vec<_> = probe_keys(&dump).filter(|k| self.eyes.is_probe(k)).collect();
+        let probes = self.eyes.probes(&dump, &self.wire_ports());
         let stale = {
             let mut ledger = self.drain.ledger();
             ledger.probes(probes);
@@ -215,9 +221,22 @@ impl Task {
         }
     }
 
+    /// TCP ports that clients, and probes, know the pod by.
+    fn wire_ports(&self) -> Vec<u16> {
+        let declared = self.facts.iter().flat_map(|f| &f.ports).filter(|p| p.transport == Transport::Tcp);
+        let listening = self.listening.iter().filter(|(_, protocol)| *protocol == TCP).map(|(port, _)| *port);
+        declared.map(|p| p.port).chain(listening).collect()
+    }
+
+    /// Which of the openings were no client's.
+    async fn listen_for_noise(&mut self) {
+        let (Some(pod), Ok(opens)) = (self.counters(), self.namespace.passive_opens().await) else { return };
+        self.noise.read(Moment::now(), opens, pod.new_connections);
+    }
+
     async fn look_for_listeners(&mut self, dump: &Dump) {
         let named = self.facts.as_ref().is_some_and(|f| !f.ports.is_empty());
-        let nothing = !dump.sockets.iter().any(|s| s.state == TcpState::Listen || is_open(s.state));
+        let nothing = !dump.sockets.iter().any(|s| s.state == TcpState::Listen || is_owned(s));
         if named && !nothing {
             self.nobody_listens = false;
             return;
@@ -248,6 +267,7 @@ impl Task {
             exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
             openings_per_second: self.openings_per_second,
             probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),
+            noise_per_second: self.noise.per_second(),
             min_settle: bounds.min_settle,
             evidence_by_last_call: false,
             last_call_under_way: false,
@@ -350,12 +370,8 @@ fn is_open(state: TcpState) -> bool {
     !matches!(state, TcpState::TimeWait | TcpState::Close | TcpState::Listen)
 }
 
-/// What each socket would be called if it were the kubelet's.
-fn probe_keys(dump: &Dump) -> impl Iterator<Item = ProbeKey> {
-    dump.sockets.iter().filter(|s| is_open(s.state)).map(|s| ProbeKey {
-        local: address(s.local.ip()),
-        peer: address(s.peer.ip()),
-        local_port: s.local.port(),
-        peer_port: s.peer.port(),
-    })
+/// Somebody has it, or what was sent on it has not all arrived. A pod that has ended leaves FIN-WAIT-2
+/// behind for as long as its clients keep their end.
+fn is_owned(socket: &Socket) -> bool {
+    is_open(socket.state) && (socket.state != TcpState::FinWait2 || socket.inode != 0)
 }

@@ -5,7 +5,7 @@ use std::{collections::hash_map::Entry, sync::Arc};
 use hyper::{
     Method, Request, StatusCode,
     body::{Body, Incoming},
-    header::HOST,
+    header::{HOST, USER_AGENT},
 };
 use tokio::time::timeout;
 
@@ -58,6 +58,13 @@ pub(super) async fn exchange<D: Desk>(
                 "only the kubelet speaks for a pod by its address",
             ));
         }
+        Asked::Dialled { .. } if is_probe(&request) => {
+            return Ok(Reply::refused(
+                StatusCode::NOT_FOUND,
+                "a probe, not a hook: this port is lastcall's; a pod that listens on it has to declare it as a \
+                 containerPort",
+            ));
+        }
         Asked::Dialled { bits, pod } => Callee::Dialled { bits, pod },
         Asked::Named(pod) => Callee::Named(pod),
     };
@@ -105,6 +112,12 @@ pub(super) async fn exchange<D: Desk>(
     let mut answer = answer.inspect_err(|Gone| tracing::info!(peer = %line.peer, "the caller has gone"))?;
     answer.warnings.splice(0..0, warnings);
     Ok(Reply::from(&answer))
+}
+
+/// The kubelet's probes come from the same process as its hooks, and to hold one would have its container
+/// killed. They say what they are (`pkg/probe/http/request.go`).
+fn is_probe(request: &Request<Incoming>) -> bool {
+    request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"kube-probe/"))
 }
 
 /// Makes a held hook survive its process, where that is possible. It is held either way.

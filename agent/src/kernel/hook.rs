@@ -186,7 +186,7 @@ impl Hook {
             local_port: local.port(),
             peer_port: peer.port(),
         };
-        self.maps().probes.get(&key, 0).is_ok()
+        self.maps().probes.get(&key, 0).is_ok_and(|closed_at| closed_at == 0)
     }
 
     /// What the programs did.

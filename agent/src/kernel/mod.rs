@@ -4,12 +4,9 @@
 //! table ([`observer`]), edge events ([`edges`]), and the pinned hook programs ([`hook`]), which go on
 //! without the agent. Nothing is attached to any interface until a pod is Terminating.
 
-use std::{io, os::fd::AsFd, path::PathBuf};
+use std::{io, path::PathBuf};
 
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData},
-};
+use aya::{Ebpf, EbpfLoader};
 use lastcall_ebpf::abi::names;
 
 pub mod attach;
@@ -17,12 +14,14 @@ pub mod edges;
 pub mod hook;
 pub mod logs;
 pub mod observer;
+mod pinned;
 mod sys;
 
 pub use attach::{Attach, Attachment};
 pub use edges::Edges;
 pub use hook::{Hook, HookOptions};
 pub use observer::Observer;
+pub use pinned::PinnedHash;
 
 /// The programs, built by `cargo xtask ebpf` and carried in the agent.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lastcall-ebpf"));
@@ -106,37 +105,6 @@ pub fn open(options: &Options) -> Result<Ebpf, Error> {
         .override_global("AYA_LOG_LEVEL", &level, false)
         .load(OBJECT)
         .map_err(|e| Error::Load(Box::new(e)))
-}
-
-/// A pinned hash of the agent's own, which no program uses: what a restarted agent finds again. Made
-/// where it is not there yet; made anew, empty, where its sizes are another version's.
-pub fn pinned_hash<K: aya::Pod, V: aya::Pod>(
-    pins: &std::path::Path,
-    name: &'static str,
-    max_entries: u32,
-) -> Result<HashMap<MapData, K, V>, Error> {
-    let path = pins.join(name);
-    let open = || -> Result<HashMap<MapData, K, V>, aya::maps::MapError> {
-        Map::HashMap(MapData::from_pin(&path)?).try_into()
-    };
-    if path.exists() {
-        match open() {
-            Ok(map) => return Ok(map),
-            Err(e) => {
-                tracing::warn!("{}: {e}; starting with an empty one", path.display());
-                let operation = "remove the pin";
-                std::fs::remove_file(&path).map_err(|source| Error::File {
-                    operation,
-                    path: path.clone(),
-                    source,
-                })?;
-            }
-        }
-    }
-    let map =
-        sys::create_hash(size_of::<K>(), size_of::<V>(), max_entries).map_err(map_error("create", name))?;
-    sys::pin(map.as_fd(), &path).map_err(map_error("pin", name))?;
-    open().map_err(map_error("open", name))
 }
 
 fn map_error<E>(operation: &'static str, map: &'static str) -> impl FnOnce(E) -> Error

@@ -25,10 +25,14 @@ use lastcall_ebpf::{
 };
 
 use super::{Error, map_error, sys, take};
+use crate::moment::Moment;
 
 /// A draining pod's number in the kernel's maps. Never used twice in one run of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodNumber(pub u32);
+
+/// When a connection of the kubelet's closes that has not: later than any time.
+pub const OPEN: Moment = Moment(u64::MAX);
 
 /// An address as the maps have it.
 pub fn address(ip: IpAddr) -> Address {
@@ -256,9 +260,10 @@ impl Observer {
         sys::run_program(fd, frame).map(|verdict| verdict as i32).map_err(|e| failed(e.into()))
     }
 
-    /// Is this tuple a connection of the kubelet's?
-    pub fn is_probe(&self, key: &ProbeKey) -> bool {
-        self.probes.get(key, 0).is_ok()
+    /// Was this tuple a connection of the kubelet's, and until when? [`OPEN`] where its end still is.
+    pub fn probe(&self, key: &ProbeKey) -> Option<Moment> {
+        let closed_at = self.probes.get(key, 0).ok()?;
+        Some(if closed_at == 0 { OPEN } else { Moment(closed_at) })
     }
 
     /// Forgets a pod: its packets pass unseen again.

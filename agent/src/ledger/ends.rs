@@ -39,9 +39,10 @@ impl Ends {
         Self { local: self.peer, peer: self.local }
     }
 
-    /// Never leaves the pod.
+    /// Never leaves the pod. Of the pod's own end nothing can be told: what comes from outside may be
+    /// led to a proxy on 127.0.0.1 (DNAT).
     pub(super) fn is_loopback(self) -> bool {
-        self.peer.0.is_loopback() || self.local.0.is_loopback()
+        self.peer.0.is_loopback()
     }
 }
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::{
-    TICK, VANISHED_AFTER,
+    TICK, VANISHED_AFTER, VANISHED_FOR,
     judgement::{Judgement, Known, Reason, State},
     memory::Past,
 };
@@ -61,9 +61,12 @@ impl Sample<'_> {
         self.socket.receive_queue > fin
     }
 
-    /// Nobody acknowledges what is sent.
+    /// Nobody acknowledges what is sent. The count alone does not tell for how long: each "host
+    /// unreachable" of a router takes one step of the backoff back (RFC 6069), and six retransmissions
+    /// then fit into four seconds. So nothing may have come from the client for as long either.
     pub(super) fn vanished(&self) -> bool {
         self.socket.retransmits.max(self.info().retransmits) >= VANISHED_AFTER
+            && self.socket.info.is_none_or(|info| info.last_ack_received >= VANISHED_FOR)
     }
 
     /// Whatever the app did with it, nothing can be lost any more: both sides have sent their FIN, or
@@ -109,7 +112,7 @@ impl Sample<'_> {
                 contract.idle_after,
                 (Reason::Silent, Known::Inferred),
             ),
-            None => Judgement::rest(State::Idle, Reason::Silent, Known::Inferred, self.finished),
+            None => Judgement::rest(State::Idle, Reason::Silent, Known::Inferred, self.started),
         }
     }
 

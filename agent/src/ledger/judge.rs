@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use lastcall_ebpf::abi::{Connection, flag};
+use lastcall_ebpf::abi::{Connection, flag, protocol};
 
 use super::{
     inferred::Sample,
@@ -59,7 +59,9 @@ impl Frame<'_> {
         if last.is_some_and(|s| s.vanished()) {
             return vanished(Known::Seen, Moment(entry.last_packet));
         }
-        let judgement = self.by_packets(row, entry, sample);
+        let mut judgement = self.by_packets(row, entry, sample);
+        // No other packet tells whether the reset was the peer's.
+        judgement.by_dump |= entry.has(flag::RESET_IN);
         self.leniently(row, entry.owed().is_some(), judgement)
     }
 
@@ -198,7 +200,7 @@ impl Frame<'_> {
     /// Payload was seen and nothing is owed.
     fn after_payload(&self, c: &Connection, bytes_only: bool) -> Judgement {
         let payload = c.last_payload();
-        let Contract { idle_after, doubt_after, .. } = *self.contract;
+        let idle_after = self.contract.idle_after;
         let rest = if bytes_only { Reason::Silent } else { Reason::Answered };
         if c.has(flag::FIN_OUT) {
             // No request can be answered any more.
@@ -209,19 +211,26 @@ impl Frame<'_> {
             };
         }
         let older = !c.has(flag::NEW);
-        if older && c.has(flag::OUT) && !c.has(flag::IN) && !c.has(flag::H2_FOLLOWED) && !bytes_only {
-            let wait = doubt_after.max(idle_after);
-            let judged = Judgement::until(
-                self.now,
-                (payload, Reason::Midway),
-                wait,
-                (Reason::SilentTooLong, Known::Seen),
-            );
-            let known = if judged.ends.is_some() { Known::Doubt } else { Known::Seen };
-            return Judgement { known, by_dump: false, ..judged };
+        // An answer of HTTP/1 seen from its status line to its end is one; of anything else nobody knows
+        // how much of it there is.
+        let followed = c.has(flag::BOUNDARY) && c.protocol == protocol::HTTP1 || c.has(flag::H2_FOLLOWED);
+        if older && c.has(flag::OUT) && !c.has(flag::IN) && !followed && !bytes_only {
+            return self.in_doubt(payload, Reason::Midway);
+        }
+        if c.has(flag::WAITING) && c.perhaps_answered() && !bytes_only {
+            return self.in_doubt(payload, Reason::Pipelined);
         }
         let judged = Judgement::until(self.now, (payload, Reason::Recent), idle_after, (rest, Known::Seen));
         Judgement { by_dump: false, ..judged }
+    }
+
+    /// Packets leave it open whether something is owed: in flight until `doubt-after`.
+    fn in_doubt(&self, payload: Moment, reason: Reason) -> Judgement {
+        let wait = self.contract.doubt_after.max(self.contract.idle_after);
+        let judged =
+            Judgement::until(self.now, (payload, reason), wait, (Reason::SilentTooLong, Known::Seen));
+        let known = if judged.ends.is_some() { Known::Doubt } else { Known::Seen };
+        Judgement { known, by_dump: false, ..judged }
     }
 
     /// A handshake, and nothing more yet.

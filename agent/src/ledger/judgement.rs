@@ -53,6 +53,8 @@ pub enum Reason {
     Doubt,
     /// The middle of a response whose beginning was not seen.
     Midway,
+    /// Several requests came at once, and not so many answers have been seen.
+    Pipelined,
     /// Datagrams within `udp-idle`.
     Datagrams,
     /// Answered, and silent since.
@@ -107,6 +109,7 @@ impl fmt::Display for Reason {
             Self::Upgraded => "open, upgraded",
             Self::Doubt => "older than the attach, not known whether answered",
             Self::Midway => "middle of a response whose start was not seen",
+            Self::Pipelined => "several requests at once, not known whether all were answered",
             Self::Datagrams => "datagrams just now",
             Self::Answered => "answered",
             Self::NeverAsked => "never asked anything",

@@ -55,6 +55,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// Retransmissions of the oldest segment after which a client is **vanished**: about 13 s with the
 /// smallest timeout (200 ms, doubled each time).
 pub(crate) const VANISHED_AFTER: u8 = 6;
+/// And for at least so long: a route that fails over is not a client that has gone.
+pub(crate) const VANISHED_FOR: Duration = Duration::from_secs(10);
 
 /// What is known of one draining pod's connections.
 #[derive(Clone, Debug)]

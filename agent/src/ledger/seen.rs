@@ -25,6 +25,9 @@ pub(super) trait Seen {
     fn unacknowledged(&self) -> bool;
     /// The response in progress has not been sent to its end.
     fn unfinished(&self) -> bool;
+    /// Several requests came at once, and something was sent since the last of them: nobody counts
+    /// whether that was all the answers.
+    fn perhaps_answered(&self) -> bool;
     /// What is owed by the messages: a request without an answer, a response without an end, streams.
     fn owed(&self) -> Option<(Reason, Moment)>;
 }
@@ -47,13 +50,17 @@ impl Seen for Connection {
             || (self.has(flag::RESPONSE_LENGTH) && before(self.out_end, self.response_end))
     }
 
+    fn perhaps_answered(&self) -> bool {
+        self.has(flag::PIPELINED) && self.last_out > self.last_in
+    }
+
     fn owed(&self) -> Option<(Reason, Moment)> {
         if self.has(flag::FIN_OUT) {
             // The pod has closed its side: whatever was asked, no more answer can come.
             None
         } else if self.has(flag::H2_FOLLOWED) && self.streams > 0 {
             Some((Reason::Streams(self.streams), Moment(self.last_in)))
-        } else if self.has(flag::WAITING) {
+        } else if self.has(flag::WAITING) && !self.perhaps_answered() {
             Some((Reason::Unanswered, Moment(self.last_in)))
         } else if self.unfinished() {
             Some((Reason::Unfinished, Moment(self.last_in.max(self.first_seen))))

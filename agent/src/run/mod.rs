@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     causes,
     cli::agent::Attach as AttachFlag,
-    cluster::{Cluster, Options, manifests::Manifests},
+    cluster::{Changes, Cluster, Options, PodFacts, manifests::Manifests},
     config::Config,
     drain::{AttachChoice, Drains, Paces, Services},
     hook::{
@@ -155,7 +155,11 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
             while edges.next(ring).await.is_ok() {}
         });
     }
-    tokio::spawn(follow_cluster(Arc::clone(&drains), hook.clone(), config.bounds.nobody_home_wait));
+    // What is known already is in the kernel before the agent says that it is ready: from then on its
+    // absence is a sleep of the right length.
+    let mut follower = Follower::new(Arc::clone(&drains), hook.clone(), config.bounds.nobody_home_wait);
+    follower.catch_up();
+    tokio::spawn(follower.run());
     tokio::spawn(manifests.run());
     source_read.done(config.endpoints.display().to_string());
 
@@ -180,26 +184,43 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
 }
 
 /// Starts drains as pods become Terminating, and keeps the kernel's waits up to date.
-async fn follow_cluster(drains: Arc<Drains>, hook: Option<Arc<Hook>>, nobody_home: Duration) {
-    let cluster = drains.services().cluster.clone();
-    let mut changes = cluster.subscribe();
-    let mut waits = waits::Waits::new(hook, nobody_home, drains.services());
-    for facts in cluster.snapshot() {
-        waits.set(&facts);
-        drains.terminating(&facts);
+struct Follower {
+    drains: Arc<Drains>,
+    waits: waits::Waits,
+    changes: Changes,
+}
+
+impl Follower {
+    fn new(drains: Arc<Drains>, hook: Option<Arc<Hook>>, nobody_home: Duration) -> Self {
+        let changes = drains.services().cluster.subscribe();
+        let waits = waits::Waits::new(hook, nobody_home, drains.services());
+        Self { drains, waits, changes }
     }
-    waits.forget_strangers(&cluster);
-    loop {
-        for name in changes.next().await {
-            match cluster.pod(&name) {
-                Some(facts) => {
-                    waits.set(&facts);
-                    if !facts.finished {
-                        drains.terminating(&facts);
-                    }
+
+    /// Everything that is known by now.
+    fn catch_up(&mut self) {
+        let cluster = self.drains.services().cluster.clone();
+        for facts in cluster.snapshot() {
+            self.look_at(&facts);
+        }
+        self.waits.forget_strangers(&cluster);
+    }
+
+    async fn run(mut self) {
+        loop {
+            for name in self.changes.next().await {
+                match self.drains.services().cluster.pod(&name) {
+                    Some(facts) => self.look_at(&facts),
+                    None => self.waits.remove(&name),
                 }
-                None => waits.remove(&name),
             }
+        }
+    }
+
+    fn look_at(&mut self, facts: &Arc<PodFacts>) {
+        self.waits.set(facts);
+        if !facts.finished {
+            self.drains.terminating(facts);
         }
     }
 }

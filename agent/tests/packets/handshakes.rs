@@ -77,9 +77,9 @@ fn a_connection_of_the_kubelet_is_no_clients() {
             local_port: talk.local.port(),
             peer_port: talk.peer.port(),
         };
-        probes.insert(key, 1, 0).expect("note a probe");
+        probes.insert(key, 0, 0).expect("note a probe");
         talk.table(&[(Syn, "-"), (SynAck, "-"), (AckIn, "-"), (In(GET), "-"), (Out(b"x"), "-")]);
-        assert!(bench.observer.is_probe(&key));
+        assert!(bench.observer.probe(&key).is_some());
         let mut other = Talk::with(bench, HTTP);
         other.peer.set_port(40_001);
         other.shake();
@@ -147,7 +147,10 @@ fn a_connection_older_than_the_attach_is_found_by_its_socket() {
         bench.observer.set_ports(pod, [(key, lastcall_ebpf::abi::Port::default())]).expect("set the port");
         bench.pod = pod;
         let mut talk = Talk::between(bench, local, peer);
-        talk.table(&[(AckIn, "-"), (FinIn, "-"), (In(b"SELECT 1"), "? waiting")]);
+        talk.table(&[(AckIn, "-"), (In(b"SELECT 1"), "? waiting")]);
+        let leaves = TcpStream::connect(local).expect("connect");
+        let mut leaving = Talk::between(bench, local, leaves.local_addr().expect("an address"));
+        leaving.table(&[(AckIn, "-"), (FinIn, "-")]);
         let mut nobody = Talk::between(bench, local, "127.0.0.1:1".parse().expect("an address"));
         nobody.table(&[(In(b"SELECT 1"), "-")]);
         drop((client, listener));

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
-use std::net::{Ipv6Addr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -24,6 +24,12 @@ struct Args {
     /// Send back whatever comes here.
     #[arg(long)]
     echo_port: Vec<u16>,
+    /// Pass on what comes here, as a mesh's proxy does.
+    #[arg(long, requires = "forward_to")]
+    forward_from: Option<SocketAddr>,
+    /// To this port on loopback.
+    #[arg(long)]
+    forward_to: Option<u16>,
     /// Send every datagram back.
     #[arg(long)]
     udp_port: Vec<u16>,
@@ -60,6 +66,10 @@ fn main() -> Result<()> {
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port))?;
         thread::spawn(move || echo_datagrams(&socket));
     }
+    if let (Some(from), Some(to)) = (args.forward_from, args.forward_to) {
+        let listener = TcpListener::bind(from).with_context(|| format!("listen on {from}"))?;
+        serve_all(listener, move |stream| pass_on(&stream, &TcpStream::connect((Ipv4Addr::LOCALHOST, to))?));
+    }
     println!("ready");
     io::stdout().flush()?;
     loop {
@@ -68,7 +78,11 @@ fn main() -> Result<()> {
 }
 
 fn accept(port: u16, serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> Result<()> {
-    let listener = listen(port).with_context(|| format!("listen on {port}"))?;
+    serve_all(listen(port).with_context(|| format!("listen on {port}"))?, serve);
+    Ok(())
+}
+
+fn serve_all(listener: TcpListener, serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let serve = serve.clone();
@@ -76,7 +90,19 @@ fn accept(port: u16, serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send 
             let _ = thread::Builder::new().stack_size(128 << 10).spawn(move || serve(stream));
         }
     });
-    Ok(())
+}
+
+/// Both directions, each until its end.
+fn pass_on(client: &TcpStream, app: &TcpStream) -> io::Result<()> {
+    fn one_way(mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        io::copy(&mut from, &mut to).and_then(|_| to.shutdown(Shutdown::Write))
+    }
+    client.set_nodelay(true)?;
+    app.set_nodelay(true)?;
+    thread::scope(|scope| {
+        scope.spawn(|| one_way(client, app));
+        one_way(app, client)
+    })
 }
 
 fn echo_datagrams(socket: &UdpSocket) {

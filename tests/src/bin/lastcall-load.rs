@@ -30,11 +30,14 @@ struct Args {
     #[arg(long, default_value_t = 50.0)]
     rate: f64,
     /// Coming and going: slow requests a second, on top.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 10.0)]
     slow_rate: f64,
     /// Coming and going: how long a slow request takes in the app.
     #[arg(long, default_value_t = 2000)]
     slow_ms: u64,
+    /// Coming and going: how long the client of a slow request takes to send it.
+    #[arg(long, default_value_t = 400)]
+    upload_ms: u64,
     /// Busy: connections, each sending one POST after the other.
     #[arg(long, default_value_t = 50)]
     connections: u32,
@@ -94,12 +97,9 @@ fn come_and_go(args: &Args, shared: &Arc<Shared>, until: Instant) {
         if !shared.keep_going(due.min(until)) || due >= until {
             break;
         }
-        let path = if due_quick <= due_slow { "/".to_owned() } else { slow.clone() };
-        if due_quick <= due_slow {
-            quick += 1.0
-        } else {
-            slowly += 1.0
-        }
+        let is_slow = due_slow < due_quick;
+        let (path, upload) = if is_slow { (slow.clone(), args.upload_ms) } else { ("/".to_owned(), 0) };
+        *if is_slow { &mut slowly } else { &mut quick } += 1.0;
         if shared.lock().in_flight >= MAX_IN_FLIGHT {
             continue;
         }
@@ -107,7 +107,8 @@ fn come_and_go(args: &Args, shared: &Arc<Shared>, until: Instant) {
         let (args, shared) = (args.clone(), Arc::clone(shared));
         thread::spawn(move || {
             let text = format!("GET {path} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n");
-            let result = connect(&args).and_then(|stream| exchange(&stream, &text).map(drop));
+            let upload = Duration::from_millis(upload);
+            let result = connect(&args).and_then(|stream| exchange(&stream, &text, upload).map(drop));
             shared.finished(&path, result);
             shared.lock().in_flight -= 1;
             shared.changed.notify_all();
@@ -134,7 +135,8 @@ fn stay_busy(args: &Args, shared: &Shared, until: Instant) {
                 while shared.keep_going(next) && Instant::now() < until {
                     let started = Instant::now();
                     let stream = connection.take().map_or_else(|| connect(args), Ok);
-                    let result = stream.and_then(|stream| Ok((exchange(&stream, text)?, stream)));
+                    let result =
+                        stream.and_then(|stream| Ok((exchange(&stream, text, Duration::ZERO)?, stream)));
                     next = if result.is_ok() { Instant::now() } else { started + work };
                     shared.finished(
                         path,
@@ -166,9 +168,13 @@ fn connect(args: &Args) -> Outcome<TcpStream> {
     Ok(stream)
 }
 
-fn exchange(stream: &TcpStream, request: &str) -> Outcome<Head> {
+/// One request, sent in two halves `upload` apart, and its answer.
+fn exchange(stream: &TcpStream, request: &str, upload: Duration) -> Outcome<Head> {
     let whole = || -> io::Result<Head> {
-        (&*stream).write_all(request.as_bytes())?;
+        let (first, second) = request.as_bytes().split_at(request.len() / 2);
+        (&*stream).write_all(first)?;
+        thread::sleep(upload);
+        (&*stream).write_all(second)?;
         let mut reader = BufReader::new(stream);
         let head = Head::read(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         head.read_body(&mut reader, u64::MAX)?;
@@ -200,7 +206,11 @@ impl Shared {
         report.failed += 1;
         report.cut += u64::from(loss == Loss::Cut);
         if report.failures.len() < MAX_LISTED {
-            let error = error.to_string();
+            let error = match error.kind() {
+                // A read timeout, by its number.
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+                _ => error.to_string(),
+            };
             report.failures.push(Failure { at: now(), loss, error, path: path.to_owned(), from });
         }
     }

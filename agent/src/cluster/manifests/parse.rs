@@ -184,6 +184,7 @@ mod tests {
             ("\u{feff}kind: Pod\nmetadata: {name: a}", (1, 0)),
             // `---` within a text is none of ours.
             ("kind: Node\nmetadata:\n  annotations:\n    a: |\n      ---\n      kind: Pod\n", (0, 1)),
+            ("kind: Node\n---x: 1\n", (0, 1)),
             // Others' kinds of the same name, and any content.
             ("apiVersion: serving.knative.dev/v1\nkind: Service\nspec: 5\n", (0, 1)),
             ("apiVersion: apps/v1\nkind: Deployment\nmetadata: [1, {a: b}]\n", (0, 1)),

@@ -46,6 +46,13 @@ fn another_uid_is_another_pod() {
     assert_eq!(apply(&mut index, &text("w", DELETED), T2), ["default/a"]);
     assert_eq!(end(&index), (T2, Some(40)));
     assert_eq!(index.by_uid("u"), None);
+    // Even if the old one's end was seen, and nothing between the two.
+    apply(&mut index, &text("x", SOONER), T0);
+    assert_eq!(end(&index), (T0, Some(5)));
+    // A UID that was not known is no other.
+    apply(&mut index, &text("''", DELETED), T1);
+    apply(&mut index, &text("y", DELETED), T2);
+    assert_eq!(end(&index), (T0, Some(5)));
 }
 
 #[test]

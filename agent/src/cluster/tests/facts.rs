@@ -124,6 +124,13 @@ fn exposures() {
             service("o", "type: ClusterIP") + &slice("o", us),
             Exposure::Cluster,
         ),
+        (
+            "headless by its slice's label",
+            "".into(),
+            service("o", "type: ClusterIP")
+                + &slice("o", us).replace("labels: {", "labels: {service.kubernetes.io/headless: '', "),
+            Exposure::Headless,
+        ),
         ("headless", "".into(), service("o", "clusterIP: None, selector: {app: a}"), Exposure::Headless),
         (
             "Local and alone",
@@ -203,6 +210,17 @@ fn hooks_workloads_and_the_rest() {
     let named = "metadata: {name: a}\nspec: {containers: [{name: c, ports: [{name: d, containerPort: 9902}], \
                  lifecycle: {preStop: {httpGet: {path: /drain, port: d}}}}]}";
     assert_eq!(facts(named), "\"\" [c /drain] true");
+    for (probe, want) in [
+        ("readinessProbe: {httpGet: {path: /, port: 9902}}", true),
+        ("livenessProbe: {tcpSocket: {port: '9902'}}", true),
+        ("startupProbe: {grpc: {port: 9902}}", true),
+        ("readinessProbe: {httpGet: {path: /, port: 9902, host: 10.1.2.3}}", false),
+        ("readinessProbe: {httpGet: {path: /, port: 8080}}", false),
+        ("readinessProbe: {exec: {command: [x]}}", false),
+    ] {
+        let spec = format!("metadata: {{name: a}}\nspec: {{containers: [{{name: c, {probe}}}]}}");
+        assert_eq!(facts(&spec), format!("\"\" [] {want}"), "{probe}");
+    }
     for (metadata, want) in [
         ("ownerReferences: [{kind: ReplicaSet, name: web-abc, controller: true}]", "ReplicaSet/web-abc"),
         (

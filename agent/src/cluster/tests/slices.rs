@@ -132,3 +132,22 @@ endpoints: [{addresses: [10.244.3.6], conditions: {terminating: true}}]
     assert_eq!(names(&index), ["lab/192.0.2.10", "shop/api-0", "shop/api-1"]);
     assert_eq!(pod(&index, "shop/api-1").terminating, None);
 }
+
+#[test]
+fn a_slice_of_the_pod_before_is_not_this_pods() {
+    let text = "
+kind: Pod
+metadata: {name: db-0, uid: new}
+status: {podIP: 10.0.0.2}
+---
+kind: EndpointSlice
+metadata: {name: s}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.1], conditions: {terminating: true}, targetRef: {kind: Pod, name: db-0, uid: old}}]
+ports: [{port: 80}]
+";
+    let index = index(files(), &[text]);
+    let db = pod(&index, "default/db-0");
+    assert_eq!((db.uid.as_str(), &db.terminating, db.ports.len()), ("new", &None, 0));
+    assert_eq!((names(&index).len(), at(&index, "10.0.0.1")), (1, None));
+}

@@ -30,7 +30,7 @@ pub const POLL: Duration = Duration::from_millis(100);
 /// A stalled drain looks for an instant with nothing at work this often.
 const INSTANT: Duration = Duration::from_millis(20);
 /// Dumps that follow packets, not time, are at least this far apart.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// After a dump that failed, the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -61,6 +61,9 @@ pub struct Circumstances {
     pub openings_per_second: Option<f64>,
     /// The kubelet's probes.
     pub probes_per_second: f64,
+    /// Openings a second, since the drain began, that were no client's: the kubelet's probes and health
+    /// checks again, and what shows in no other way (those that only connect, ignored sources, scrapes).
+    pub noise_per_second: f64,
     /// The cluster's `--min-settle`.
     pub min_settle: Duration,
     /// Clients that a last call sent away prove by their silence that they do not come back here.

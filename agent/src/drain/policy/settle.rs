@@ -68,7 +68,8 @@ pub const fn floor(exposure: Exposure) -> Duration {
 
 /// The floor and the window of this drain, with what is known of it so far.
 pub fn settle(contract: &Contract, at: &Circumstances, view: &View) -> Settle {
-    let noise = at.probes_per_second.max(0.0) + view.health_per_second.max(0.0);
+    let known = at.probes_per_second.max(0.0) + view.health_per_second.max(0.0);
+    let noise = known.max(at.noise_per_second);
     let per_second = at.openings_per_second.map(|all| (all - noise).max(0.0));
     let usual = contract.settle.unwrap_or(floor(at.exposure)).max(at.min_settle);
     // How long a silence has to be, if any length proves something within the floor.

@@ -4,7 +4,7 @@ use lastcall_ebpf::abi::flag;
 
 use super::fixtures::*;
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     sockets::{Socket, TcpState},
 };
 
@@ -94,4 +94,34 @@ fn a_vanished_client_is_waited_for_under_closed_alone() {
     assert_eq!(ledger.says(1026.2, &Contract::default()), ["!*in flight (data not acknowledged), seen"]);
     ledger.dumps(1026.3, &[gone]);
     assert_eq!(ledger.auto(1026.3).vanished, 1);
+}
+
+#[test]
+fn retransmissions_in_quick_succession_are_an_outage_and_not_a_client_that_went() {
+    // A retransmission is data that was sent.
+    let silent = |ack| Socket {
+        retransmits: 9,
+        send_queue: 100,
+        info: Some(ages(ack, 200, ack)),
+        ..socket(1, HTTP, 40_000)
+    };
+    let waits = "!*in flight (data not acknowledged), inferred";
+    assert_eq!(says(HTTP, silent(9900), &Contract::default()), waits);
+    let gone = "vanished (client vanished), inferred";
+    assert_eq!(says(HTTP, silent(10_000), &Contract::default()), gone);
+}
+
+#[test]
+fn a_reset_that_came_in_is_for_a_dump_to_judge() {
+    let mut ledger = ledger();
+    let c = new(1001.0).cookie(1).on(HTTP).asks(1002.0);
+    ledger.dumps(1002.1, &[socket(1, HTTP, 40_000)]);
+    ledger.reads(1002.2, &[(key(HTTP, 40_000), c)]);
+    assert_eq!(ledger.auto(1002.2).awaited_by_dump, 0, "its answer is a packet");
+    let reset = c.flags(flag::RESET_IN).packet(1002.3);
+    ledger.reads(1002.3, &[(key(HTTP, 40_000), reset)]);
+    let view = ledger.auto(1002.3);
+    assert_eq!((view.awaited, view.awaited_by_dump), (1, 1));
+    assert_eq!(ledger.dumps(1002.4, &[]).len(), 1, "the socket has gone");
+    assert_eq!(ledger.auto(1002.4).awaited, 0);
 }

@@ -6,7 +6,7 @@ use lastcall_ebpf::abi::{self, Connection, FlowKey, flag, protocol};
 
 use crate::{
     cluster::{AppProtocol, PortFacts, Transport},
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     ledger::{Ledger, Line, Stale, View},
     moment::Moment,
     sockets::{Dump, Socket, TcpInfo, TcpState},

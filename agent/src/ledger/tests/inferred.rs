@@ -2,8 +2,8 @@
 
 use super::fixtures::*;
 use crate::{
-    drain::contract::{Contract, Until},
-    sockets::{Socket, TcpInfo},
+    contract::{Contract, Until},
+    sockets::{Dump, Socket, TcpInfo},
 };
 
 /// A socket in the dump at 1001 s, the only one so far.
@@ -215,4 +215,17 @@ fn after_a_gap_the_packets_seen_before_it_are_not_believed() {
     // It was not.
     ledger.dumps(1004.6, &[http(ages(2600, 9000, 2600))]);
     assert_eq!(ledger.says(1004.6, &Contract::default()), ["!*in flight (request unanswered), inferred"]);
+}
+
+#[test]
+fn a_connection_without_a_byte_is_nothing_that_changed_in_the_dump_that_shows_it() {
+    let mut ledger = ledger();
+    let never = TcpInfo { bytes_received: 0, bytes_acked: 0, ..ages(500, 500, 500) };
+    let started = at(1002.0);
+    let dump = Dump { finished: at(1002.01), ..dump(1002.0, &[http(never)]) };
+    ledger.dump(&dump);
+    ledger.reads(1002.02, &[]);
+    let view = ledger.view(at(1002.02), &until(Until::Idle));
+    assert_eq!((view.awaited, view.idle), (0, 1));
+    assert!(view.changed_at <= started, "no dump could ever be later than the change: {view:?}");
 }

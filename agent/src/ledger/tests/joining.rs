@@ -4,7 +4,7 @@ use lastcall_ebpf::abi::{self, flag, protocol};
 
 use super::fixtures::*;
 use crate::{
-    drain::contract::{Contract, Until},
+    contract::{Contract, Until},
     ledger::{Completeness, Ledger},
     sockets::{Dump, Socket, TcpState},
 };
@@ -193,7 +193,7 @@ fn an_entry_without_a_cookie_stays_while_any_socket_has_its_peer() {
     ] {
         let mut ledger = ledger();
         ledger.reads(1001.1, &[entry]);
-        assert_eq!(ledger.dumps(1002.0, &[socket.clone()]).is_empty(), stays, "{socket:?}");
+        assert_eq!(ledger.dumps(1002.0, std::slice::from_ref(&socket)).is_empty(), stays, "{socket:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 use lastcall_ebpf::abi::{Connection, flag, protocol};
 
 use super::fixtures::*;
-use crate::drain::contract::{Contract, Until};
+use crate::contract::{Contract, Until};
 
 /// One entry, read at 1100 s, judged then.
 fn judged(port: u16, entry: Connection, contract: &Contract) -> String {
@@ -148,6 +148,50 @@ fn the_middle_of_a_response_is_in_doubt_until_doubt_after() {
     assert_eq!(said, ["!in flight (middle of a response whose start was not seen), doubt"]);
     assert_eq!(ledger.auto(1004.0).next_change, Some(at(1011.0)));
     assert_eq!(ledger.says(1011.0, &Contract::default()), ["idle (silent for doubt-after), seen"]);
+}
+
+#[test]
+fn a_response_seen_from_its_start_is_answered_even_where_its_request_was_not_seen() {
+    let mut ledger = ledger();
+    let c = older(1001.0).sends(1001.0).acks(1001.1).flags(flag::BOUNDARY).speaks(protocol::HTTP1);
+    ledger.reads(1002.5, &[(key(HTTP, 40_000), c)]);
+    assert_eq!(ledger.says(1002.5, &Contract::default()), ["idle (answered), seen"]);
+    ledger.reads(1002.6, &[(key(HTTP, 40_000), c.flags(flag::WAITING))]);
+    let interim = ["!*in flight (request unanswered), seen"];
+    assert_eq!(ledger.says(1002.6, &Contract::default()), interim, "status 103, the final one is to come");
+}
+
+#[test]
+fn a_request_behind_another_is_in_doubt_until_doubt_after() {
+    let mut ledger = ledger();
+    let one = new(1001.0).asks(1002.0).answers(1002.1).acks(1002.2).speaks(protocol::HTTP1);
+    ledger.reads(1003.0, &[(key(HTTP, 40_000), one.flags(flag::WAITING | flag::PIPELINED))]);
+    let said = ledger.says(1012.0, &Contract::default());
+    assert_eq!(said, ["!in flight (several requests at once, not known whether all were answered), doubt"]);
+    assert_eq!(ledger.says(1012.1, &Contract::default()), ["idle (silent for doubt-after), seen"]);
+    assert_eq!(ledger.says(1004.0, &until(Until::Idle)), ["idle (silent), seen"]);
+}
+
+#[test]
+fn a_whole_response_answers_a_request_older_than_the_attach() {
+    let mut ledger = ledger();
+    let whole = older(1001.0).sends(1001.0).acks(1001.1).speaks(protocol::HTTP1).flags(flag::BOUNDARY);
+    let length = Connection { response_end: whole.out_end, ..whole.flags(flag::RESPONSE_LENGTH) };
+    let half = Connection { response_end: whole.out_end + 1, ..length };
+    let streams = whole.speaks(protocol::HTTP2);
+    ledger.reads(
+        1002.5,
+        &[(key(HTTP, 1), whole), (key(HTTP, 2), length), (key(HTTP, 3), half), (key(HTTP, 4), streams)],
+    );
+    assert_eq!(
+        ledger.says(1004.0, &Contract::default()),
+        [
+            "idle (answered), seen",
+            "idle (answered), seen",
+            "!*in flight (response unfinished), seen",
+            "!in flight (middle of a response whose start was not seen), doubt",
+        ]
+    );
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::{fs, thread};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use lastcall_tests::agent::agent_binary;
+use lastcall_tests::leftovers;
 use lastcall_tests::load::Kind;
 use nix::unistd::geteuid;
 
@@ -71,7 +72,11 @@ fn demo(args: &Args) -> Result<ExitCode> {
         let error = outcome.error.as_deref().unwrap_or_default();
         eprintln!("{} under {} did not work: {error}\n", outcome.name, outcome.load);
     }
-    println!("It took {:.0} s. Nothing is left on this machine.", started.elapsed().as_secs_f64());
+    let left = match leftovers("") {
+        left if left.is_empty() => "Nothing is left on this machine.".to_owned(),
+        left => format!("Left on this machine: {}.", left.join(", ")),
+    };
+    println!("It took {:.0} s. {left}", started.elapsed().as_secs_f64());
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&serde_json::json!({ "rows": outcomes }))?;
         fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
@@ -97,8 +102,15 @@ builds a node out of network namespaces, with two pods behind a proxy that learn
 late, as kube-proxy does, and replaces both pods three seconds into the load. The app ends the moment it
 gets SIGTERM; the clients never retry.
 
-  coming and going   50 new connections a second with one request each, and 2 a second that take 2 s
+  coming and going   50 new connections a second with one quick request each, and 10 a second with one that takes
+                     0.4 s to send and 2 s to answer
   busy               50 connections that stay, each sending one 200 ms POST after the other
+
+  none               no preStop hook
+  sleep 5, sleep 20  a hook that waits by the clock
+  lastcall           a hook that lastcall answers when the pod has drained
+  agent absent       the same hook, and the agent is killed just before the pods are deleted: the kernel lets
+                     the hook sleep, 20 s here (5 s for a pod that no agent had seen)
 "
     );
 }

@@ -33,7 +33,7 @@ pub(crate) enum Row {
     Sleep(u32),
     /// The hook that lastcall answers.
     Lastcall,
-    /// The same hook when the agent has been killed.
+    /// The same hook when the agent has been killed, with the pods known and the load running.
     AgentAbsent,
 }
 
@@ -118,12 +118,7 @@ pub(crate) fn run(row: Row, load: Kind, progress: &Progress) -> Outcome {
 fn try_run(row: Row, load: Kind, step: &dyn Fn(&str)) -> Result<Outcome> {
     step("building a node");
     let node = Node::new()?;
-    if row.has_agent() {
-        let agent = node.agent().start().context("start the agent")?;
-        if row == Row::AgentAbsent {
-            agent.kill();
-        }
-    }
+    let agent = row.has_agent().then(|| node.agent().start().context("start the agent")).transpose()?;
     let service = node.service("web").port("http", 80, PORT).start()?;
     let pod = |name: &str| node.pod(name).of("web").http(PORT).hook(row.hook()).start();
     let old = [pod("old-0")?, pod("old-1")?];
@@ -133,6 +128,10 @@ fn try_run(row: Row, load: Kind, step: &dyn Fn(&str)) -> Result<Outcome> {
     step("load starts");
     let running = client.load(load, service.address)?;
     thread::sleep(BEFORE);
+    if let (Some(agent), Row::AgentAbsent) = (&agent, row) {
+        step("agent killed");
+        agent.kill();
+    }
     let mut stops = Vec::new();
     for (number, old) in old.iter().enumerate() {
         if number > 0 {

@@ -39,6 +39,8 @@ failed      requests without a complete answer
 cut         those among them that an app had and lost: it ended while they were in flight; the others
             found nobody at the address they were sent to
 gone after  from the deletion of a pod to the end of its app, of the slower of the two pods
+answer …    from the close of the last connection that was waited for to the answer, where a close came last;
+            `-` where it was a silence that had to be long enough
 "
 }
 

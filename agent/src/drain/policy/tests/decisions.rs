@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use crate::{
     cluster::Exposure,
-    drain::{
-        contract::{Contract, Until},
-        policy::{Circumstances, Decision, Dumps, Outcome, Verdict, Waiting, decide},
-    },
+    contract::{Contract, Until},
+    drain::policy::{Circumstances, Decision, Dumps, Outcome, Verdict, Waiting, decide},
     ledger::{Completeness, View},
     moment::Moment,
 };
@@ -27,6 +25,7 @@ fn circumstances() -> Circumstances {
         exposure: Exposure::Cluster,
         openings_per_second: Some(5.0),
         probes_per_second: 0.0,
+        noise_per_second: 0.0,
         min_settle: Duration::ZERO,
         evidence_by_last_call: false,
         last_call_under_way: false,

@@ -329,7 +329,7 @@ impl Run {
     }
 
     /// Nothing happens any more, and the task goes on by itself until it answers.
-    fn to_the_end(&mut self) -> Result<Outcome, TestCaseError> {
+    fn runs_out(&mut self) -> Result<Outcome, TestCaseError> {
         let mut reconciled = self.world.now;
         for _ in 0..20_000 {
             if let Some(report) = self.read() {
@@ -393,6 +393,7 @@ pub(super) fn circumstances(world: &World, observed: bool) -> Circumstances {
         exposure: Exposure::None,
         openings_per_second: None,
         probes_per_second: 0.0,
+        noise_per_second: 0.0,
         min_settle: Duration::ZERO,
         evidence_by_last_call: false,
         last_call_under_way: true,
@@ -412,7 +413,7 @@ fn play(setting: &Setting, events: &[Event], zero: Moment) -> Result<Vec<(u64, S
         }
     }
     let began = run.at.began;
-    let outcome = run.to_the_end()?;
+    let outcome = run.runs_out()?;
     prop_assert!(run.world.now <= run.at.deadline + Duration::from_millis(1), "too late");
     // When nothing is left, and nothing but time can tell more, "drained" must come.
     let clear = run.world.in_flight().is_empty() && run.world.conns.iter().all(|c| !c.open);

@@ -406,7 +406,7 @@ impl World {
         if let Some(lost) = lost {
             sockets.retain(|s| lost >> (s.cookie % 64) & 1 == 0);
         }
-        sockets.extend([HTTP, SQL, PROXY].map(|port| listener(port)));
+        sockets.extend([HTTP, SQL, PROXY].map(listener));
         Some((
             started,
             Report::Dump(Dump { started, finished: self.now, interrupted: lost.is_some(), sockets }),

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::histories::circumstances;
 use crate::{
     cluster::Exposure,
+    contract::Contract,
     drain::{
-        contract::Contract,
         policy::tests::model::World,
         policy::{Circumstances, Settle, floor, settle},
     },
@@ -43,7 +43,8 @@ fn seconds(s: Settle) -> (f64, f64) {
 fn floors_and_windows_by_kind_and_rate() {
     use Exposure::{Cluster, Headless, LoadBalancerIp, LocalLast, None as NoService, Unknown};
     // (kind, λ) → (floor, window, what is said)
-    let rows: &[(Exposure, Option<f64>, (f64, f64), &str)] = &[
+    type Row = (Exposure, Option<f64>, (f64, f64), &'static str);
+    let rows: &[Row] = &[
         (Cluster, Some(50.0), (2.0, 2.0), "2 s of silence: 50.0 connections/s prove it"),
         (Cluster, Some(1.5), (3.07, 3.07), "3.1 s of silence: 1.5 connections/s prove it"),
         (Cluster, Some(0.3), (5.0, 5.0), "5 s: 0.3 connections/s, silence proves nothing"),
@@ -77,6 +78,9 @@ fn probes_and_health_checks_are_no_noise() {
     let view = View { health_per_second: 9.0, ..view };
     let s = settle(&Contract::default(), &a, &view);
     assert_eq!((s.per_second, seconds(s)), (Some(0.0), (5.0, 5.0)), "never negative");
+    let a = Circumstances { noise_per_second: 8.5, ..of(Exposure::Cluster, Some(9.0)) };
+    let s = settle(&Contract::default(), &a, &View { health_per_second: 3.0, ..view });
+    assert_eq!((s.per_second, seconds(s)), (Some(0.5), (5.0, 5.0)), "what was measured holds, not the sum");
 }
 
 #[test]

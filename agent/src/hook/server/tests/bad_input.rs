@@ -25,6 +25,7 @@ async fn each_bad_request_gets_its_status_and_touches_no_drain() {
         ("connect", DIALLED, b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 405),
         ("invented", DIALLED, b"DRAIN /drain HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 405),
         ("unknown path", DIRECT, get("/healthz").into_bytes(), 404),
+        ("a probe", DIALLED, header("User-Agent: kube-probe/1.34"), 404),
         ("root", DIRECT, get("/").into_bytes(), 404),
         ("no name", DIRECT, get("/drain").into_bytes(), 404),
         ("no pod's name", DIRECT, get("/drain/a/B").into_bytes(), 400),
