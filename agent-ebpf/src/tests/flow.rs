@@ -100,7 +100,7 @@ fn the_first_fragment_is_a_segment_and_later_ones_are_nobodys() {
     let mut first = v4(6, 0, &segment(0, 3));
     first[6] = 0x20;
     assert_eq!((parsed(&first).kind, parsed(&first).payload), (Kind::Segment, 3));
-    for (offset, at) in [([0x20, 1], 6), ([0x1f, 0xff], 6)] {
+    for (offset, at) in [([0x20, 1], 6), ([0x01, 0], 6), ([0x1f, 0xff], 6)] {
         let mut later = v4(6, 0, &segment(0, 3));
         later[at..at + 2].copy_from_slice(&offset);
         let p = parsed(&later);

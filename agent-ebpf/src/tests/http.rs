@@ -170,7 +170,8 @@ fn a_path_is_hashed_without_its_query() {
 
 #[test]
 fn how_a_body_is_framed() {
-    let cases: [(&str, Option<u64>, bool); 14] = [
+    let cases: [(&str, Option<u64>, bool); 15] = [
+        ("A: *Content-Length: 10", None, false),
         ("Content-Length: 10", Some(10), false),
         ("content-length:10", Some(10), false),
         ("CONTENT-LENGTH: \t 010 \t", Some(10), false),
@@ -237,6 +238,82 @@ fn a_farewell_is_no_question() {
     assert!(cut(protocol::HTTP1, flag::RESPONSE_HEAD) && !cut(protocol::HTTP1, flag::RESPONSE_UNTIL_CLOSE));
     let streams = Connection { streams: 1, protocol: protocol::HTTP2, ..Connection::default() };
     assert!(!is_cut(&streams) && is_cut(&Connection { flags: flag::H2_FOLLOWED, ..streams }));
+}
+
+/// A conversation on an HTTP port: what is asked (`>`) and answered (`<`), and whether something is in flight
+/// then.
+fn table(rows: &[(&str, bool)]) -> Connection {
+    let mut spoken = Spoken::on(protocol::HTTP, 0, 0);
+    for (i, (row, expected)) in rows.iter().enumerate() {
+        match row.split_at(1) {
+            (">", text) => spoken.asks(text.as_bytes()),
+            (_, text) => spoken.answers(text.as_bytes()),
+        }
+        assert_eq!(spoken.in_flight(), *expected, "row {i}, {row:?}");
+    }
+    spoken.c
+}
+
+const GET: &str = ">GET / HTTP/1.1\r\n\r\n";
+const OK: &str = "<HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[test]
+fn answers_without_a_body() {
+    const LONG: &str = "Content-Length: 100\r\n\r\n";
+    for code in ["204 No Content", "304 Not Modified"] {
+        table(&[(GET, true), (&format!("<HTTP/1.1 {code}\r\n{LONG}"), false), (GET, true), (OK, false)]);
+    }
+    let answer = format!("<HTTP/1.1 200 OK\r\n{LONG}");
+    table(&[(">HEAD / HTTP/1.1\r\n\r\n", true), (&answer, false), (GET, true), (&answer, true)]);
+}
+
+#[test]
+fn what_becomes_something_else() {
+    let c =
+        table(&[(GET, true), ("<HTTP/1.1 101 Switching Protocols\r\n\r\n", false), (OK, false), (GET, true)]);
+    assert_eq!((c.protocol, c.flags & flag::UPGRADED), (protocol::UNKNOWN, flag::UPGRADED));
+    let connect = ">CONNECT db:5432 HTTP/1.1\r\n\r\n";
+    let c = table(&[(connect, true), ("<HTTP/1.1 200 OK\r\n\r\n", false)]);
+    assert_eq!(c.flags & flag::UPGRADED, flag::UPGRADED);
+    let c = table(&[
+        (connect, true),
+        ("<HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n", false),
+        (GET, true),
+        (OK, false),
+    ]);
+    assert_eq!(c.flags & flag::UPGRADED, 0);
+}
+
+#[test]
+fn more_requests_than_answers() {
+    table(&[(GET, true), (GET, true), (OK, true), (OK, true)]);
+    table(&[(">GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n", true), (OK, true)]);
+    table(&[(GET, true), (">frob / HTTP/1.1\r\n\r\n", true), (OK, true)]);
+    // A line end behind a body is none, as old browsers send it.
+    table(&[(">POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nok", true), (">\r\n", true), (OK, false)]);
+    // Whose answer is without a body is not known any more.
+    let long = "<HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+    let c = table(&[(">HEAD / HTTP/1.1\r\n\r\n", true), (GET, true), (long, true)]);
+    assert_ne!(c.flags & flag::RESPONSE_LENGTH, 0);
+}
+
+#[test]
+fn a_status_line_in_a_body_is_no_response() {
+    for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked", "Connection: close"] {
+        let answer = format!("<HTTP/1.1 200 OK\r\n{framing}\r\n\r\nlog:\n");
+        table(&[(GET, true), (&answer, true), ("<HTTP/1.1 204 No Content\r\n\r\n", true), (OK, true)]);
+    }
+}
+
+#[test]
+fn look_alikes_of_the_last_chunk() {
+    let chunked = "<HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for piece in ["<7\r\n0\r\n\r\n..", "<5\r\n10\r\n\r\n", "<00\r\n\r\n", "<\r\n", "<0\r\n", "<0\r\n\r"] {
+        table(&[(GET, true), (chunked, true), (piece, true)]);
+    }
+    for piece in ["<0\r\n\r\n", "<\r\n0\r\n\r\n", "<2\r\nok\r\n0\r\n\r\n"] {
+        table(&[(GET, true), (chunked, true), (piece, false)]);
+    }
 }
 
 /// One exchange: a request and its response, as bytes.

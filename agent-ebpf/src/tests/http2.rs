@@ -216,6 +216,28 @@ fn more_frames_than_there_is_time_for() {
 }
 
 #[test]
+fn a_request_at_the_very_end_of_the_time() {
+    let mut s = Spoken::begun();
+    let requests = (0..FRAMES * TIMES / 2).flat_map(|i| frame(1, 5, 2 * i + 1, b"x"));
+    let bytes: Vec<u8> = frame(6, 0, 0, &[0; 8]).into_iter().chain(requests).collect();
+    let next = s.c.h2_in.next;
+    s.comes(next, &bytes);
+    assert!(!s.is_wholly_known() && s.c.flags & flag::WAITING != 0, "the last was read and not counted");
+}
+
+#[test]
+fn what_follows_a_request_that_was_answered_is_no_request() {
+    let mut s = Spoken::begun();
+    let next = s.c.h2_in.next;
+    s.comes(next, &frame(1, 4, 1, b"x"));
+    let next = s.c.h2_out.next;
+    s.leaves(next, &frame(1, 5, 1, b"x"));
+    let next = s.c.h2_in.next;
+    s.comes(next, &[frame(0, 0, 1, b"body"), frame(1, 5, 1, b"trailers"), frame(3, 0, 1, &[0; 4])].concat());
+    assert_eq!((s.c.streams, s.c.exchanges, s.is_wholly_known()), (0, 1, true));
+}
+
+#[test]
 fn a_stream_without_a_place_is_not_followed() {
     let mut s = Spoken::begun();
     s.host.room = 1;

@@ -107,6 +107,19 @@ fn a_fin_is_not_acknowledged_by_less() {
 }
 
 #[test]
+fn a_fin_that_is_made_up_is_not_the_peers() {
+    // Of data that the pod has acknowledged: it would have been acknowledged as well.
+    table(&[
+        ((In, 0, 0, A, 10), "+"),
+        ((Out, 0, 10, F, 0), ""),
+        ((In, 30, 1, F, 0), "?"),
+        ((In, 0, 1, F, 5), "?"),
+        ((Out, 1, 10, A, 0), ""),
+        ((Out, 1, 31, A, 0), "."),
+    ]);
+}
+
+#[test]
 fn a_reset_ends_only_from_the_pod() {
     let c = table(&[((In, 0, 0, A, 10), "+"), ((In, 10, 0, RST, 0), "?"), ((In, 10, 0, RST | ACK, 50), "?")]);
     assert_eq!((c.flags & flag::RESET_IN, c.bytes_in), (flag::RESET_IN, 10), "its payload is a reason");
