@@ -27,6 +27,9 @@ use crate::{
 /// A table that took this long to read is read again no sooner than ten times later, unless nothing is
 /// open any more: at most a tenth of a processor goes into one pod.
 const READ_SHARE: u32 = 10;
+/// One dump confirms, a second where something moved meanwhile. More than this in a row means that no
+/// dump will, and then they come as seldom as a poll.
+const ENOUGH_CONFIRMS: u32 = 8;
 
 pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
     drain.happened(&Happened::Began);
@@ -98,6 +101,7 @@ impl Task {
     async fn until_decided(&mut self) -> Option<Arc<Verdict>> {
         let mut changes = self.services.cluster.subscribe();
         self.dump().await;
+        let mut confirms = 0;
         loop {
             let read_from = Moment::now();
             self.read();
@@ -106,6 +110,10 @@ impl Task {
             let (decision, view, circumstances) = self.decide(now);
             let wait_until = match decision {
                 Decision::Confirm => {
+                    confirms += 1;
+                    if confirms > ENOUGH_CONFIRMS {
+                        tokio::time::sleep(POLL).await;
+                    }
                     self.dump().await;
                     continue;
                 }
@@ -118,6 +126,7 @@ impl Task {
                         self.settled_at = Some(until);
                     }
                     self.publish(&view, &circumstances, why.to_string());
+                    confirms = 0;
                     until
                 }
             };
