@@ -241,27 +241,6 @@ fn one_more(c: &mut Connection) {
     c.flags &= !(REQUEST | flag::HEAD | flag::CONNECT);
 }
 
-/// Is this segment of `payload` bytes one whole WebSocket frame of a client?
-///
-/// Of a connection older than the attach nobody has seen the upgrade. A client's frames are masked and
-/// say how long they are (RFC 6455 section 5.2); TLS records and HTTP/2 frames do not look like them,
-/// and the pieces of an upload have the length that the link gives them.
-#[inline(always)]
-pub fn websocket(bytes: &[u8; REQUEST_PEEK], len: usize, payload: u32) -> bool {
-    // Final fragment or not, no extension but compression; text, binary, close, ping or pong.
-    let known = bytes[0] & 0x30 == 0 && matches!(bytes[0] & 0x0f, 1 | 2 | 8 | 9 | 10);
-    if len < 6 || !known || bytes[1] & 0x80 == 0 {
-        return false;
-    }
-    let short = u32::from(bytes[1] & 0x7f);
-    let long = u32::from(bytes[2]) << 8 | u32::from(bytes[3]);
-    match short {
-        126 => len >= 8 && long + 8 == payload,
-        127 => false,
-        _ => short + 6 == payload,
-    }
-}
-
 /// The connection is not HTTP any more: as long as it is open, it is in use.
 #[inline(always)]
 pub fn upgraded(c: &mut Connection) {

@@ -10,6 +10,7 @@ pub mod head;
 pub mod http;
 pub mod http2;
 pub mod tcp;
+pub mod websocket;
 
 #[cfg(test)]
 extern crate std;

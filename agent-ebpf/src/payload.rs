@@ -13,6 +13,7 @@ use lastcall_ebpf::{
     head::{HEAD_PEEK, HEAD_PEEKS, Head},
     http::{self, Piece, REQUEST_PEEK, Start},
     http2::{self, Walker},
+    websocket,
 };
 
 use crate::{
@@ -93,7 +94,7 @@ extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
     }
     let (start, target) = http::start(&run.request, len as usize);
     run.start = start;
-    run.websocket = http::websocket(&run.request, len as usize, run.packet.payload);
+    run.websocket = websocket::is_frame(&run.request, len as usize, run.packet.payload);
     run.target_hash = if target == 0 { 0 } else { http::target_hash(&run.request, target, len as usize) };
     1
 }

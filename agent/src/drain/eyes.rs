@@ -18,7 +18,7 @@ use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
     kernel::{Attach, Attachment, observer::PodNumber},
     moment::Moment,
-    sockets::{Dump, Filter, Link, Namespace, TcpState},
+    sockets::{Dump, Filter, Link, LinkEvents, Namespace, TcpState},
 };
 
 /// Polling interval of a pod that the kernel programs do not see.
@@ -356,4 +356,18 @@ fn as_map_entry(number: PodNumber, p: &PortFacts) -> (PortKey, Port) {
     };
     let key = PortKey { pod: number.0, port: p.port, protocol: transport, pad: 0 };
     (key, Port { protocol, settles: u8::from(p.in_slice), pad: [0; 2] })
+}
+
+/// The next change of a link; never, where they cannot be watched.
+pub(super) async fn link_change(links: &mut Option<LinkEvents>) {
+    if let Some(events) = links {
+        match events.next().await {
+            Ok(()) => return,
+            Err(e) => {
+                tracing::warn!(error = %crate::causes(&e), "changes of a pod's links go unnoticed from now on");
+                *links = None;
+            }
+        }
+    }
+    std::future::pending().await
 }

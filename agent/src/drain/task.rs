@@ -10,7 +10,7 @@ use lastcall_ebpf::abi::TCP;
 
 use super::{
     Drain, Happened, Services, Verdict,
-    eyes::{Eyes, POLL, RECONCILE, Table},
+    eyes::{Eyes, POLL, RECONCILE, Table, link_change},
     noise::Noise,
     openings::Openings,
     place::{self, Place},
@@ -376,20 +376,6 @@ impl Task {
 
 /// A pod that is not gone this long after the decision is not going: its links are given back.
 const WATCHED_AFTERWARDS: Duration = Duration::from_secs(600);
-
-/// The next change of a link; never, where they cannot be watched.
-async fn link_change(links: &mut Option<LinkEvents>) {
-    if let Some(events) = links {
-        match events.next().await {
-            Ok(()) => return,
-            Err(e) => {
-                tracing::warn!(error = %crate::causes(&e), "changes of a pod's links go unnoticed from now on");
-                *links = None;
-            }
-        }
-    }
-    std::future::pending().await
-}
 
 /// States in which a connection can still carry something.
 fn is_open(state: TcpState) -> bool {

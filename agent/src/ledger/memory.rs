@@ -164,6 +164,9 @@ impl Memory {
     /// It has finished an exchange since the drain began, and started another.
     pub(super) fn loops(&self, key: &FlowKey, c: &Connection) -> bool {
         let Some(turns) = self.turns.get(&(*key, c.first_seen)) else { return false };
+        if c.flags & flag::PIPELINED != 0 {
+            return false; // Several requests at once: nobody knows which of them were answered.
+        }
         let waiting = c.flags & flag::WAITING != 0;
         let done = c.exchanges.saturating_sub(turns.base);
         let seen_from_the_start = c.flags & flag::NEW != 0;
