@@ -237,7 +237,8 @@ scenarios! {
             served.respond("the second")?;
             conn.response()?;
         }
-        ensure!(stop.answered_within(SOON)?.outcome() == "drained");
+        // Nobody counts the answers to requests that came at once: the last may be owed until doubt-after.
+        ensure!(stop.answered_within(Duration::from_secs(14))?.outcome() == "drained");
         Ok(())
     }
 
