@@ -220,6 +220,12 @@ impl Frame<'_> {
         if c.has(flag::WAITING) && c.perhaps_answered() && !bytes_only {
             return self.in_doubt(payload, Reason::Pipelined);
         }
+        // The two directions write their flags without a lock, and one of a request could be lost to the
+        // other. Payload that came in last and waits for nothing is that, or the rest of an upload that was
+        // answered early.
+        if c.protocol == protocol::HTTP1 && c.last_in > c.last_out && !bytes_only {
+            return self.in_doubt(payload, Reason::Unanswered);
+        }
         let judged = Judgement::until(self.now, (payload, Reason::Recent), idle_after, (rest, Known::Seen));
         Judgement { by_dump: false, ..judged }
     }

@@ -234,3 +234,13 @@ fn udp_flows_end_by_silence() {
     let asked = Contract { udp_idle: ms(2000), ..contract };
     assert_eq!(ledger.view(at(1006.5), &asked).flows, 0, "what the hook asks for holds for QUIC too");
 }
+
+#[test]
+fn a_request_whose_flag_was_lost_is_in_doubt() {
+    let mut ledger = ledger();
+    let c = new(1001.0).asks(1002.0).answers(1002.1).acks(1002.2).speaks(protocol::HTTP1);
+    let lost = Connection { last_in: crate::moment::Moment::from_secs_f64(1003.0).0, ..c };
+    ledger.reads(1003.5, &[(key(HTTP, 40_000), lost)]);
+    assert_eq!(ledger.says(1012.9, &Contract::default()), ["!in flight (request unanswered), doubt"]);
+    assert_eq!(ledger.says(1013.0, &Contract::default()), ["idle (silent for doubt-after), seen"]);
+}
