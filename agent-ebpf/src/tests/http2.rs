@@ -329,7 +329,7 @@ fn turns(events: &[Event]) -> Vec<Turn> {
                 let kind = u8::from(*headers);
                 turn.frame(
                     kind,
-                    u8::from(*ends) | kind * 4,
+                    u8::from(*ends) | (kind * 4),
                     stream,
                     *length,
                     ends.then_some(Does::Ends(stream)),
