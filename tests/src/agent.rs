@@ -155,6 +155,22 @@ impl Agent {
         serde_json::from_str(&body).with_context(|| format!("/status is no JSON: {body:?}"))
     }
 
+    /// What it knows of each connection of each pod that drains, from the kernel's table and the sockets.
+    pub fn tables(&self) -> Vec<(String, String)> {
+        let status = self.status().unwrap_or_default();
+        let drains = status["drains"].as_array().cloned().unwrap_or_default();
+        let name =
+            |drain: &Value| Some(format!("{}/{}", drain["namespace"].as_str()?, drain["name"].as_str()?));
+        let table = |pod: String| {
+            let page = self.get(HOOK_PORT, &format!("/connections/{pod}"));
+            let page = page.map_or_else(|error| format!("{error:#}"), |(_, body)| body);
+            let parsed: Option<Value> = serde_json::from_str(&page).ok();
+            let rows = parsed.and_then(|page| page["connections"].as_array().cloned()).unwrap_or_default();
+            (pod, rows.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"))
+        };
+        drains.iter().filter_map(name).map(table).collect()
+    }
+
     /// Waits until it watches the links of `pod`, which drains, and has dumped its sockets: what comes
     /// now is newer than the attach.
     pub fn watches(&self, pod: &Pod) -> Result<()> {

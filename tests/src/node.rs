@@ -163,6 +163,10 @@ impl Node {
                 Ok(status) => drop(writeln!(text, "== agent, /status\n{status:#}")),
                 Err(error) => drop(writeln!(text, "== agent, /status: {error:#}")),
             }
+            for (pod, connections) in agent.tables() {
+                let _ = writeln!(text, "== agent, what the kernel's table and the sockets say of {pod}");
+                let _ = writeln!(text, "{connections}");
+            }
         }
         let _ = writeln!(text, "== kubelet\n{}", self.kubelet.last_events(40).join("\n"));
         for pod in lock(&self.pods).iter() {
