@@ -23,8 +23,6 @@ pub trait Walker {
     fn walk(&mut self) -> &mut Walk;
     /// Takes [`crate::frames::step`]s to its end, or as many as there is time for.
     fn go(&mut self);
-    /// Streams belong to this [`Connection::h2_epoch`] from now on.
-    fn epoch(&mut self, epoch: u8);
     /// Adds to the count of streams, which the other direction adds to as well.
     fn add(&mut self, streams: &mut u32, n: u32);
 }
@@ -224,7 +222,7 @@ fn follow_out<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bo
     }
     let walk = walker.walk();
     if !follows || walk.seen & seen::NONSENSE != 0 || !walk.is_done() {
-        return lose_out(c, walker);
+        return lose_out(c);
     }
     let more = walk.counted();
     walker.add(&mut c.streams, more);
@@ -236,11 +234,10 @@ fn follow_out<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bo
 
 /// When the streams that are open end, nobody can say: those that count are others from now on.
 #[inline(always)]
-fn lose_out<W: Walker>(c: &mut Connection, walker: &mut W) -> bool {
+fn lose_out(c: &mut Connection) -> bool {
     c.h2_out.state = follow::NO;
     c.h2_unseen = c.last_packet;
     c.h2_epoch = c.h2_epoch.wrapping_add(1);
-    walker.epoch(c.h2_epoch);
     if c.streams == 0 {
         return true;
     }
@@ -262,7 +259,7 @@ fn find_out<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bool
         return !whole || seen & seen::WORK != 0;
     }
     if !whole {
-        return lose_out(c, walker);
+        return lose_out(c);
     }
     let second = c.h2_out.state == follow::CANDIDATE && c.h2_out.next == piece.sequence;
     c.h2_out.next = piece.sequence;

@@ -307,12 +307,6 @@ impl Walker for Feet {
     }
 
     #[inline(always)]
-    fn epoch(&mut self, epoch: u8) {
-        // SAFETY: as above.
-        unsafe { (*self.run).stream.epoch = u32::from(epoch) };
-    }
-
-    #[inline(always)]
     fn add(&mut self, streams: &mut u32, n: u32) {
         if n != 0 {
             // SAFETY: a field of a map value that was looked up in this run.

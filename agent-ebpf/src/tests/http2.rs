@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, vec, vec::Vec};
 use proptest::prelude::*;
 
 use crate::{
-    abi::{Connection, flag, follow, protocol},
+    abi::{Connection, H2Ahead, flag, follow, protocol},
     frames::{FRAMES, Frame, Ground, HEADER, TIMES, Walk, step},
     http::Piece,
     http2::*,
@@ -73,10 +73,6 @@ impl Walker for Host {
                 break;
             }
         }
-    }
-
-    fn epoch(&mut self, epoch: u8) {
-        self.epoch = epoch;
     }
 
     fn add(&mut self, streams: &mut u32, n: u32) {
@@ -269,7 +265,39 @@ fn what_was_overtaken_is_caught_up_with() {
 }
 
 #[test]
+fn trailers_open_nothing_whatever_has_overtaken_what() {
+    let trailers = |stream| frame(1, 5, stream, b"x");
+    let answer = |s: &mut Spoken, stream| {
+        let next = s.c.h2_out.next;
+        s.leaves(next, &frame(1, 5, stream, b"x"));
+    };
+    // Of the stream that had overtaken.
+    let mut s = overtakes(&[1, 0]);
+    answer(&mut s, 3);
+    let next = s.c.h2_in.next;
+    s.comes(next, &trailers(3));
+    assert_eq!((s.c.streams, s.is_wholly_known()), (1, true));
+    // Behind it, before what it had overtaken comes.
+    let mut s = overtakes(&[1]);
+    answer(&mut s, 3);
+    let next = s.c.h2_ahead.end;
+    s.comes(next, &trailers(3));
+    assert_eq!((s.c.streams, s.is_wholly_known()), (0, true));
+    // In the second half of the gap.
+    let mut s = overtakes(&[2, 0]);
+    answer(&mut s, 1);
+    let next = s.c.h2_in.next;
+    s.comes(next, &trailers(1));
+    assert_eq!((s.c.streams, s.is_wholly_known(), s.c.h2_ahead), (1, true, H2Ahead::default()));
+}
+
+#[test]
 fn what_overtakes_has_to_begin_with_a_frame() {
+    // And to end with one: of a part nobody could say where the next one is.
+    let mut s = Spoken::begun();
+    let next = s.c.h2_in.next;
+    s.comes(next.wrapping_add(10), &frame(1, 5, 3, &[0; 50])[..20]);
+    assert!(!s.is_wholly_known());
     let mut s = Spoken::begun();
     let next = s.c.h2_in.next;
     // Looks like a request and is the middle of a body.
