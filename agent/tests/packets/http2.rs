@@ -228,6 +228,24 @@ fn what_is_no_frame_is_followed_no_longer_and_its_bytes_are() {
 }
 
 #[test]
+fn streams_of_before_are_others() {
+    h2(
+        GRPC,
+        &[
+            (In(&[headers(1, END), headers(3, END)].concat()), "http2 streams=2"),
+            (Out(&frame(6, 0, 0, 7)), "http2 waiting"),
+            (In(&headers(5, END)), "http2 waiting"),
+            (Out(&headers(1, 0)), "http2 done=1"),
+            // Shown again, it counts again.
+            (Out(&data(1, 0, 3)), "http2 streams=2 done=1"),
+            (Out(&data(1, END, 3)), "http2 streams=1 done=2"),
+            (Out(&headers(3, END)), "http2 streams=1 done=2"),
+            (Out(&headers(5, END)), "http2 streams=0 done=3"),
+        ],
+    );
+}
+
+#[test]
 fn a_server_may_speak_first() {
     bench(|bench| {
         Talk::open(bench, HTTP).table(&[
