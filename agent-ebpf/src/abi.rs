@@ -240,8 +240,9 @@ pub mod flag {
     /// The connection became something else (status 101, or 2xx to CONNECT): every open one counts.
     pub const UPGRADED: u32 = 1 << 14;
     /// The pod's HTTP/2 frames are followed, which end streams: `streams` is valid. Where the peer's
-    /// are not followed from the first byte as well, there may be more of them than it says, and
-    /// [`WAITING`] says what the bytes say.
+    /// are not followed from the first byte as well ([`super::H2Position::state`],
+    /// [`super::Connection::h2_unseen`]), there may be more of them than it says; while they are not
+    /// followed at all, [`WAITING`] says what the bytes say.
     pub const H2_FOLLOWED: u32 = 1 << 15;
     /// Everything asked for so far was for a health check.
     pub const HEALTH_ONLY: u32 = 1 << 16;

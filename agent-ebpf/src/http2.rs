@@ -5,7 +5,7 @@
 //!
 //! A stream counts from the peer's HEADERS until the pod has ended it, or either side has reset it. What
 //! the pod pushes is nobody's request. Where headers cannot be followed from the connection's first byte on,
-//! following may begin at a later one (K5 of the kernel review): between segments that are whole frames.
+//! following may begin at a later one: between segments that are whole frames.
 
 use crate::{
     abi::{Connection, H2Ahead, H2Position, flag, follow, protocol},
