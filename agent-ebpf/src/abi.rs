@@ -6,7 +6,7 @@
 
 /// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
 /// an agent never reads another version's bytes.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps and programs in the kernel object, once for both sides.
 pub mod names {
@@ -137,6 +137,13 @@ pub struct Connection {
     pub h2_in: H2Position,
     /// HTTP/2: where the pod's frames are.
     pub h2_out: H2Position,
+    /// HTTP/2: frames of the peer that have overtaken others.
+    pub h2_ahead: H2Ahead,
+    /// Zero.
+    pub pad: u32,
+    /// HTTP/2: when the peer's frames, or the pod's, were last out of sight after they had been followed: a
+    /// stream may have been opened, and may be open. 0 for never.
+    pub h2_unseen: u64,
 }
 
 /// How far one direction of an HTTP/2 connection has been followed. Each direction writes its own.
@@ -155,6 +162,18 @@ pub struct H2Position {
     pub state: u8,
     /// Zero.
     pub pad: [u8; 2],
+}
+
+/// Whole frames behind a gap in [`Connection::h2_in`], until what they have overtaken comes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct H2Ahead {
+    /// Sequence number of their first byte.
+    pub start: u32,
+    /// Sequence number behind their last; the same as `start`: there are none.
+    pub end: u32,
+    /// [`H2Position::highest`] before the gap.
+    pub highest: u32,
 }
 
 /// Values of [`H2Position::state`].
@@ -221,8 +240,9 @@ pub mod flag {
     /// The connection became something else (status 101, or 2xx to CONNECT): every open one counts.
     pub const UPGRADED: u32 = 1 << 14;
     /// The pod's HTTP/2 frames are followed, which end streams: `streams` is valid. Where the peer's
-    /// are not followed from the first byte as well, there may be more of them than it says, and
-    /// [`WAITING`] says what the bytes say.
+    /// are not followed from the first byte as well ([`super::H2Position::state`],
+    /// [`super::Connection::h2_unseen`]), there may be more of them than it says; while they are not
+    /// followed at all, [`WAITING`] says what the bytes say.
     pub const H2_FOLLOWED: u32 = 1 << 15;
     /// Everything asked for so far was for a health check.
     pub const HEALTH_ONLY: u32 = 1 << 16;
@@ -491,7 +511,7 @@ pub const fn path_hash_step(hash: u32, byte: u8) -> u32 {
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 44);
-    assert!(size_of::<Connection>() == 144);
+    assert!(size_of::<Connection>() == 168);
     assert!(size_of::<Pod>() == 104);
     assert!(size_of::<Command>() == 56);
     assert!(size_of::<PortKey>() == 8);

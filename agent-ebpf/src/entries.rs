@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use lastcall_ebpf::{
-    abi::{Address, Connection, Edge, H2Position, Handshake, Pod, ProbeKey, edge, flag},
+    abi::{Address, Connection, Edge, H2Ahead, H2Position, Handshake, Pod, ProbeKey, edge, flag},
     tcp::{self, Direction},
 };
 
@@ -160,6 +160,9 @@ pub(crate) const EMPTY: Connection = Connection {
     h2_epoch: 0,
     h2_in: NOWHERE,
     h2_out: NOWHERE,
+    h2_ahead: H2Ahead { start: 0, end: 0, highest: 0 },
+    pad: 0,
+    h2_unseen: 0,
 };
 
 /// Learns whose packet this is. Another cookie under the same ports is another connection.

@@ -15,8 +15,6 @@ pub const HEADER: u32 = 9;
 pub const FRAMES: u32 = 16;
 /// How many times; a segment with more frames is not followed.
 pub const TIMES: u32 = 64;
-/// How many streams may have been opened in segments that have been overtaken.
-const OVERTAKEN: u32 = 16;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -100,10 +98,10 @@ impl Frame {
 /// What a frame does to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Nothing. ([`Walk::opens`] tells which streams the peer opens.)
+    /// Nothing.
     Nothing,
-    /// It shows one that may have been opened unseen.
-    Shows(u32),
+    /// The peer opens one, or it shows one that may have been opened unseen.
+    Opens(u32),
     /// The pod has ended one.
     Ends(u32),
     /// One was reset.
@@ -118,8 +116,6 @@ pub mod mode {
     pub const LOOK: u32 = 2;
     /// There may be streams that were opened unseen.
     pub const PARTLY: u32 = 4;
-    /// Streams in between were opened in segments that this one has overtaken.
-    pub const FILL: u32 = 8;
 }
 
 /// Bits of [`Walk::seen`].
@@ -128,12 +124,10 @@ pub mod seen {
     pub const NONSENSE: u32 = 1;
     /// A frame that is more than housekeeping.
     pub const WORK: u32 = 2;
-    /// A stream newer than all before.
-    pub const NEW: u32 = 4;
     /// HEADERS.
-    pub const HEADERS: u32 = 8;
+    pub const HEADERS: u32 = 4;
     /// A stream found no place.
-    pub const FULL: u32 = 16;
+    pub const FULL: u32 = 8;
 }
 
 /// One segment's payload, walked from frame header to frame header.
@@ -150,8 +144,6 @@ pub struct Walk {
     pub payload: u32,
     /// Highest id of a stream that the peer has opened.
     pub highest: u32,
-    /// The stream that the peer opens, until it is counted; 0 for none.
-    pub opening: u32,
     /// A [`mode`].
     pub mode: u32,
     /// What was [`seen`].
@@ -171,10 +163,10 @@ impl Walk {
         *self = Self { payload, highest, mode: mode::LOOK | out(direction), ..Self::default() };
     }
 
-    /// Starts behind a gap, with whole frames, as [`Walk::may_jump`] has found.
+    /// Starts behind a gap, with a frame header.
     #[inline(always)]
-    pub(crate) fn jump(&mut self, payload: u32, highest: u32) {
-        *self = Self { payload, highest, mode: mode::FILL, ..Self::default() };
+    pub(crate) fn ahead(&mut self, payload: u32, highest: u32) {
+        *self = Self { payload, highest, ..Self::default() };
     }
 
     /// Starts where `position` says, in a segment that ends behind it. `false`: it begins behind it, too.
@@ -218,19 +210,13 @@ impl Walk {
     /// Everything there is in this segment has been walked.
     #[inline(always)]
     pub fn is_done(&self) -> bool {
-        self.opening == 0 && self.at >= self.payload
+        self.at >= self.payload
     }
 
     /// The segment consists of whole frames.
     #[inline(always)]
     pub fn is_whole(&self) -> bool {
-        self.seen & seen::NONSENSE == 0 && self.opening == 0 && self.at == self.payload && self.have == 0
-    }
-
-    /// It may jump over a gap: it is whole frames, opens a stream, and the gap hides few others.
-    #[inline(always)]
-    pub(crate) fn may_jump(&self, highest: u32) -> bool {
-        self.is_whole() && self.seen & seen::NEW != 0 && self.highest.wrapping_sub(highest) <= 2 * OVERTAKEN
+        self.seen & seen::NONSENSE == 0 && self.at == self.payload && self.have == 0
     }
 
     /// How many bytes of a header to load next, from [`Walk::at`]; 0 to 9.
@@ -252,19 +238,6 @@ impl Walk {
         self.have = 0;
         self.at = self.at.wrapping_add(frame.length);
         Some(frame)
-    }
-
-    /// The next stream that the peer has opened.
-    #[inline(always)]
-    pub fn opens(&mut self) -> Option<u32> {
-        if self.opening == 0 {
-            return None;
-        }
-        self.highest = if self.highest == 0 { 1 } else { self.highest.wrapping_add(2) };
-        if self.highest == self.opening {
-            self.opening = 0;
-        }
-        Some(self.highest)
     }
 
     /// What a frame means.
@@ -295,15 +268,8 @@ impl Walk {
             self.seen |= seen::NONSENSE;
         } else if frame.stream > self.highest {
             // DATA opens none, but shows that one is open that was opened unseen.
-            self.seen |= seen::NEW;
-            if self.mode & mode::LOOK != 0 {
-                self.highest = frame.stream;
-            } else {
-                self.opening = frame.stream;
-                if self.mode & mode::FILL == 0 {
-                    self.highest = frame.stream.wrapping_sub(2);
-                }
-            }
+            self.highest = frame.stream;
+            return Act::Opens(frame.stream);
         }
         Act::Nothing
     }
@@ -322,7 +288,7 @@ impl Walk {
         if frame.flags & END_STREAM != 0 {
             Act::Ends(frame.stream)
         } else if self.mode & mode::PARTLY != 0 {
-            Act::Shows(frame.stream)
+            Act::Opens(frame.stream)
         } else {
             Act::Nothing
         }
@@ -347,14 +313,9 @@ pub trait Ground {
     fn close(&mut self, stream: u32) -> bool;
 }
 
-/// One step: a stream that is opened, or a frame header or the part of it that is there. `false` at the
-/// end.
+/// One step: a frame header, or the part of it that is there. `false` at the end.
 #[inline(always)]
 pub fn step<G: Ground>(walk: &mut Walk, ground: &mut G) -> bool {
-    if let Some(stream) = walk.opens() {
-        note(walk, ground, stream);
-        return true;
-    }
     let (have, at, len) = (walk.have, walk.at, walk.wants());
     if len == 0 {
         return false;
@@ -367,7 +328,11 @@ pub fn step<G: Ground>(walk: &mut Walk, ground: &mut G) -> bool {
     match walk.frame(frame) {
         Act::Nothing => {}
         _ if walk.mode & mode::LOOK != 0 => {}
-        Act::Shows(stream) => note(walk, ground, stream),
+        Act::Opens(stream) => match ground.open(stream) {
+            Some(true) => walk.opened += 1,
+            Some(false) => {}
+            None => walk.seen |= seen::FULL,
+        },
         Act::Ends(stream) => {
             if ground.close(stream) {
                 walk.closed += 1;
@@ -381,13 +346,4 @@ pub fn step<G: Ground>(walk: &mut Walk, ground: &mut G) -> bool {
         }
     }
     walk.seen & seen::NONSENSE == 0
-}
-
-#[inline(always)]
-fn note<G: Ground>(walk: &mut Walk, ground: &mut G, stream: u32) {
-    match ground.open(stream) {
-        Some(true) => walk.opened += 1,
-        Some(false) => {}
-        None => walk.seen |= seen::FULL,
-    }
 }

@@ -5,10 +5,10 @@
 //!
 //! A stream counts from the peer's HEADERS until the pod has ended it, or either side has reset it. What
 //! the pod pushes is nobody's request. Where headers cannot be followed from the connection's first byte on,
-//! following may begin at a later one (K5 of the kernel review): between segments that are whole frames.
+//! following may begin at a later one: between segments that are whole frames.
 
 use crate::{
-    abi::{Connection, H2Position, flag, follow, protocol},
+    abi::{Connection, H2Ahead, H2Position, flag, follow, protocol},
     frames::{Frame, Walk, mode, seen},
     http::{self, Piece},
     tcp::{Direction, after},
@@ -23,8 +23,6 @@ pub trait Walker {
     fn walk(&mut self) -> &mut Walk;
     /// Takes [`crate::frames::step`]s to its end, or as many as there is time for.
     fn go(&mut self);
-    /// Streams belong to this [`Connection::h2_epoch`] from now on.
-    fn epoch(&mut self, epoch: u8);
     /// Adds to the count of streams, which the other direction adds to as well.
     fn add(&mut self, streams: &mut u32, n: u32);
 }
@@ -64,9 +62,14 @@ fn wholly(c: &Connection) -> bool {
 /// An inbound segment that advanced.
 #[inline(always)]
 pub fn inbound<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) {
-    let asks =
-        if c.h2_in.state >= follow::PARTLY { follow_in(c, piece, walker) } else { find_in(c, piece, walker) };
-    if asks && !wholly(c) && c.flags & flag::WAITING == 0 {
+    let followed = c.h2_in.state >= follow::PARTLY;
+    let asks = if followed { follow_in(c, piece, walker) } else { find_in(c, piece, walker) };
+    if c.h2_in.state < follow::PARTLY && asks && (followed || c.h2_in.highest != 0) {
+        c.h2_unseen = c.last_packet;
+    }
+    // Where both sides are followed, streams say it.
+    let known = c.h2_in.state >= follow::PARTLY && c.flags & flag::H2_FOLLOWED != 0;
+    if asks && !known && c.flags & flag::WAITING == 0 {
         c.flags |= flag::WAITING;
     }
 }
@@ -74,29 +77,85 @@ pub fn inbound<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) {
 /// Answers whether it may ask for something.
 #[inline(always)]
 fn follow_in<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bool {
-    if !after(piece.end(), c.h2_in.next) {
+    if c.h2_ahead.start != c.h2_ahead.end && !catch_up(c, c.h2_ahead.end) {
+        // Another processor was at the gap while this one was behind it.
+        return lose_in(c);
+    }
+    let next = c.h2_in.next;
+    if !after(piece.end(), next) {
         return true; // Within a frame.
     }
-    let highest = c.h2_in.highest;
-    if !walker.walk().follow(&c.h2_in, piece, 0) {
-        walker.walk().look(piece.payload, highest, Direction::In);
-        walker.go();
-        if !walker.walk().may_jump(highest) {
-            c.h2_in.state = follow::NO;
-            return true;
+    let gap = after(piece.sequence, next);
+    let ahead = c.h2_ahead.start != c.h2_ahead.end;
+    if gap {
+        if ahead && !after(piece.end(), c.h2_ahead.end) {
+            return true; // Once more.
         }
-        walker.walk().jump(piece.payload, highest);
+        // Processors of a node overtake each other. What has been overtaken shows whether this is right.
+        walker.walk().look(piece.payload, 0, Direction::In);
+        walker.go();
+        if !walker.walk().is_whole() || ahead && c.h2_ahead.end != piece.sequence {
+            return lose_in(c);
+        }
+        let highest = c.h2_in.highest;
+        if !ahead {
+            c.h2_ahead = H2Ahead { start: piece.sequence, end: piece.sequence, highest };
+        }
+        walker.walk().ahead(piece.payload, highest);
+    } else {
+        let mut piece = piece;
+        let mut position = c.h2_in;
+        if ahead {
+            // Only what is in the gap.
+            piece.payload = piece.payload.min(c.h2_ahead.start.wrapping_sub(piece.sequence));
+            position.highest = c.h2_ahead.highest;
+        }
+        walker.walk().follow(&position, piece, 0);
     }
     walker.go();
     let more = walker.walk().counted();
     walker.add(&mut c.streams, more);
     let walk = walker.walk();
     if walk.seen & (seen::NONSENSE | seen::FULL) != 0 || !walk.is_done() {
-        c.h2_in.state = follow::NO;
+        return lose_in(c);
+    }
+    let works = walk.seen & seen::WORK != 0;
+    if gap {
+        c.h2_ahead.end = piece.end();
+        c.h2_in.highest = walk.highest;
+        return works;
+    }
+    let highest = c.h2_in.highest;
+    walk.leave(&mut c.h2_in, piece.sequence);
+    if ahead {
+        c.h2_ahead.highest = c.h2_in.highest;
+        c.h2_in.highest = c.h2_in.highest.max(highest);
+        if !catch_up(c, piece.end()) {
+            return lose_in(c);
+        }
+    }
+    works
+}
+
+/// What had been overtaken is here, or a part of it. `false`: what overtook it did not begin with a frame, or
+/// there is more of the segment: sent again in one piece with what nobody has walked.
+#[inline(always)]
+fn catch_up(c: &mut Connection, end_of_segment: u32) -> bool {
+    let H2Ahead { start, end, .. } = c.h2_ahead;
+    if after(start, c.h2_in.next) {
         return true;
     }
-    walk.leave(&mut c.h2_in, piece.sequence);
-    walk.seen & seen::WORK != 0
+    let fits = c.h2_in.next == start && c.h2_in.have == 0;
+    c.h2_in.next = end;
+    c.h2_ahead = H2Ahead::default();
+    fits && !after(end_of_segment, end)
+}
+
+#[inline(always)]
+fn lose_in(c: &mut Connection) -> bool {
+    c.h2_in.state = follow::NO;
+    c.h2_ahead = H2Ahead::default();
+    true
 }
 
 /// Two segments in a row that are whole frames, the first with a request in it: here one can follow.
@@ -124,6 +183,7 @@ fn find_in<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bool 
 /// An outbound segment that advanced.
 #[inline(always)]
 pub fn outbound<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) {
+    let before = c.exchanges;
     let answers = if c.h2_out.state >= follow::PARTLY {
         follow_out(c, piece, walker)
     } else {
@@ -141,7 +201,9 @@ pub fn outbound<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) {
     } else if !followed && c.flags & flag::H2_FOLLOWED != 0 {
         c.flags &= !flag::H2_FOLLOWED;
     }
-    if answers && !wholly(c) {
+    if c.exchanges != before && c.flags & flag::WAITING != 0 {
+        c.flags &= !flag::WAITING;
+    } else if answers && !wholly(c) {
         http::answered(c);
     }
 }
@@ -160,24 +222,22 @@ fn follow_out<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bo
     }
     let walk = walker.walk();
     if !follows || walk.seen & seen::NONSENSE != 0 || !walk.is_done() {
-        return lose_out(c, walker);
+        return lose_out(c);
     }
     let more = walk.counted();
     walker.add(&mut c.streams, more);
     let walk = walker.walk();
     walk.leave(&mut c.h2_out, piece.sequence);
-    if !unseen {
-        c.exchanges = c.exchanges.wrapping_add(walk.answered);
-    }
+    c.exchanges = c.exchanges.wrapping_add(walk.answered);
     walk.seen & seen::WORK != 0
 }
 
 /// When the streams that are open end, nobody can say: those that count are others from now on.
 #[inline(always)]
-fn lose_out<W: Walker>(c: &mut Connection, walker: &mut W) -> bool {
+fn lose_out(c: &mut Connection) -> bool {
     c.h2_out.state = follow::NO;
+    c.h2_unseen = c.last_packet;
     c.h2_epoch = c.h2_epoch.wrapping_add(1);
-    walker.epoch(c.h2_epoch);
     if c.streams == 0 {
         return true;
     }
@@ -199,7 +259,7 @@ fn find_out<W: Walker>(c: &mut Connection, piece: Piece, walker: &mut W) -> bool
         return !whole || seen & seen::WORK != 0;
     }
     if !whole {
-        return lose_out(c, walker);
+        return lose_out(c);
     }
     let second = c.h2_out.state == follow::CANDIDATE && c.h2_out.next == piece.sequence;
     c.h2_out.next = piece.sequence;

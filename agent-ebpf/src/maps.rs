@@ -70,9 +70,6 @@ pub(crate) static EDGES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// A power of two above [`HEAD_PEEK`]: a mask keeps that length as it is.
-pub(crate) const HEAD_ROOM: usize = (HEAD_PEEK + 1).next_power_of_two();
-
 /// [`SCRATCH`]'s one value.
 #[repr(C)]
 pub(crate) struct Scratch {
@@ -91,7 +88,7 @@ pub(crate) struct Scratch {
     pub(crate) walk: Walk,
     pub(crate) head: Head,
     pub(crate) request: [u8; REQUEST_PEEK],
-    pub(crate) bytes: [u8; HEAD_ROOM],
+    pub(crate) bytes: [u8; HEAD_PEEK],
 }
 
 /// The kubelet's connections by tuple, and when the kubelet's end closed: 0 while it is open. `sock_ops`

@@ -19,7 +19,7 @@ use lastcall_ebpf::{
 use crate::{
     count::{add_short, count},
     entries::EEXIST,
-    maps::{HEAD_ROOM, HEADS, HEALTH_PATHS, IGNORED_SOURCES, SCRATCH, STREAMS, Scratch},
+    maps::{HEADS, HEALTH_PATHS, IGNORED_SOURCES, SCRATCH, STREAMS, Scratch},
     skb::Skb,
 };
 
@@ -81,6 +81,14 @@ pub(crate) fn request(skb: Skb, run: *mut Scratch, c: &mut Connection, settles: 
     settles != 0 && c.flags & (flag::NEW | flag::COUNTED) == flag::NEW
 }
 
+/// A length of 1 to `MOST`, a power of two, in words that every verifier follows: before kernel 6.8 none
+/// learns from a comparison with zero that a number is not. The compiler must not see through.
+#[inline(always)]
+fn bounded<const MOST: usize>(len: u32) -> u32 {
+    const { assert!(MOST.is_power_of_two()) };
+    (core::hint::black_box(len.wrapping_sub(1)) & (MOST as u32 - 1)) + 1
+}
+
 /// Reads what a segment begins with, and the hash of a request's path. 0: it cannot be read.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -88,8 +96,9 @@ extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
     let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };
-    let len = run.packet.payload.min(REQUEST_PEEK as u32);
-    if len == 0 || !Skb(skb).copy_payload(run.payload_at, run.request.as_mut_ptr(), len) {
+    let payload = run.packet.payload.min(REQUEST_PEEK as u32);
+    let len = bounded::<REQUEST_PEEK>(payload);
+    if payload == 0 || !Skb(skb).copy_payload(run.payload_at, run.request.as_mut_ptr(), len) {
         return 0;
     }
     let (start, target) = http::start(&run.request, len as usize);
@@ -256,10 +265,9 @@ extern "C" fn scan_head(skb: *mut __sk_buff, skip: u32) -> i32 {
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };
     let left = run.packet.payload.saturating_sub(skip);
-    // The mask says it again in words that the verifier follows; the compiler must not see through.
-    let len = core::hint::black_box(left.min(HEAD_PEEK as u32)) & (HEAD_ROOM as u32 - 1);
+    let len = bounded::<HEAD_PEEK>(left.min(HEAD_PEEK as u32));
     let at = run.payload_at.wrapping_add(skip);
-    if len == 0 || !Skb(skb).copy_payload(at, run.bytes.as_mut_ptr(), len) {
+    if left == 0 || !Skb(skb).copy_payload(at, run.bytes.as_mut_ptr(), len) {
         return 0;
     }
     for i in 0..HEAD_PEEK {
@@ -304,12 +312,6 @@ impl Walker for Feet {
     #[inline(always)]
     fn go(&mut self) {
         walk_segment(self.skb.0);
-    }
-
-    #[inline(always)]
-    fn epoch(&mut self, epoch: u8) {
-        // SAFETY: as above.
-        unsafe { (*self.run).stream.epoch = u32::from(epoch) };
     }
 
     #[inline(always)]
@@ -361,10 +363,10 @@ impl Ground for Here<'_> {
     fn load(&mut self, walk: &mut Walk, have: u32, at: u32, len: u32) -> bool {
         // Both fit into half of the room each, in words that the verifier follows.
         let have = core::hint::black_box(have) & 15;
-        let len = core::hint::black_box(len) & 15;
-        // SAFETY: 15 and 15 are less than the 32 of the room.
+        let len = bounded::<16>(len);
+        // SAFETY: 15 and 16 are less than the 32 of the room.
         let to = unsafe { walk.head.as_mut_ptr().add(have as usize) };
-        len != 0 && self.skb.copy_payload(self.payload_at.wrapping_add(at), to, len)
+        self.skb.copy_payload(self.payload_at.wrapping_add(at), to, len)
     }
 
     #[inline(always)]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use lastcall_tests::{Hook, scenarios};
+use anyhow::{Result, ensure};
+use lastcall_tests::{Conn, Hook, scenarios};
 
 /// Longer than what the hook asks for, so that an agent that errs has answered.
 const A_WHILE: Duration = Duration::from_secs(9);
@@ -60,4 +60,60 @@ scenarios! {
         ensure!(stop.answered_within(SOON)?.outcome() == "drained");
         Ok(())
     }
+
+    /// What other streams of a connection do says nothing of one that still waits.
+    fn a_stream_that_thinks_beside_others_that_do_not(node) {
+        let _agent = node.agent().start()?;
+        let pod = node.pod("grpc").port("grpc", 8080).hook(Hook::http("/drain?settle=4s")).start()?;
+        let server = pod.listen(8080)?;
+        let client = node.client()?;
+        let stop = node.kubelet().delete(&pod)?;
+        ensure!(stop.still_held_after(Duration::from_secs(1)), "answered before it settled");
+        let mut client = client.connect(&pod, 8080)?;
+        client.send([PREFACE, SETTINGS, ASK].concat())?;
+        let mut served = server.accept()?;
+        served.expect([PREFACE, SETTINGS, ASK].concat())?;
+        served.send(SETTINGS)?;
+        client.expect(SETTINGS)?;
+        for stream in [3, 5, 7] {
+            exchange(&mut client, &mut served, stream)?;
+        }
+        ensure!(stop.still_held_after(A_WHILE), "answered with a stream open");
+        served.send(ANSWER)?;
+        client.expect(ANSWER)?;
+        ensure!(stop.answered_within(SOON)?.outcome() == "drained");
+        Ok(())
+    }
+
+    /// Nor of one that nobody saw being opened: it is in doubt for ten seconds.
+    fn an_older_stream_beside_newer_ones(node) {
+        let _agent = node.agent().start()?;
+        let pod = node.pod("grpc").port("grpc", 8080).hook(Hook::http("/drain?settle=1s")).start()?;
+        let server = pod.listen(8080)?;
+        let mut client = node.client()?.connect(&pod, 8080)?;
+        client.send([PREFACE, SETTINGS, ASK].concat())?;
+        let mut served = server.accept()?;
+        served.expect([PREFACE, SETTINGS, ASK].concat())?;
+        served.send(SETTINGS)?;
+        client.expect(SETTINGS)?;
+        let stop = node.kubelet().delete(&pod)?;
+        ensure!(stop.still_held_after(Duration::from_millis(500)), "answered at once");
+        for stream in [3, 5, 7] {
+            exchange(&mut client, &mut served, stream)?;
+        }
+        ensure!(stop.still_held_after(Duration::from_secs(6)), "answered with a stream open");
+        served.send(ANSWER)?;
+        client.expect(ANSWER)?;
+        ensure!(stop.answered_within(A_WHILE)?.outcome() == "drained");
+        Ok(())
+    }
+}
+
+/// A request on a stream, and its answer.
+fn exchange(client: &mut Conn, served: &mut Conn, stream: u8) -> Result<()> {
+    let on = |frame: &[u8]| [&frame[..8], &[stream], &frame[9..]].concat();
+    client.send(on(ASK))?;
+    served.expect(on(ASK))?;
+    served.send(on(ANSWER))?;
+    client.expect(on(ANSWER))
 }

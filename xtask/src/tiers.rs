@@ -9,7 +9,7 @@
 //! A tier that fails does not keep the next from running.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{IsTerminal as _, stdout},
     process::Command,
     time::{Duration, Instant},
@@ -128,9 +128,15 @@ fn run_tier(
     println!("\n== {}", tier.name());
     let started = Instant::now();
     let mut tally = Tally::default();
+    // Scenarios wait more than they work, but each starts an agent, and starting is work.
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let threads = OsString::from(if tier == Tier::Scenarios { 2 * threads } else { threads }.to_string());
     for test in tests.iter().filter(|t| Tier::of(t) == tier) {
-        let variables =
-            [("LASTCALL_BIN", agent.file.as_os_str()), ("CARGO_MANIFEST_DIR", test.folder.as_os_str())];
+        let variables = [
+            ("LASTCALL_BIN", agent.file.as_os_str()),
+            ("CARGO_MANIFEST_DIR", test.folder.as_os_str()),
+            ("RUST_TEST_THREADS", threads.as_os_str()),
+        ];
         let mut command = command(tier, test.file.as_os_str(), &variables);
         command.args(filter).current_dir(&test.folder);
         println!("-- {}/{}", test.package, test.name);

@@ -230,6 +230,15 @@ fn status_lines() {
 }
 
 #[test]
+fn an_interim_response_says_that_a_request_waits() {
+    let mut c = Connection { protocol: protocol::HTTP, ..Connection::default() };
+    assert!(response_begins(&mut c, 100, &mut head(b"HTTP/1.1 100 Continue\r\n\r\n")));
+    assert_eq!((c.flags & flag::WAITING, c.exchanges), (flag::WAITING, 0), "it came before the attach");
+    assert!(!response_begins(&mut c, 204, &mut head(b"HTTP/1.1 204 No Content\r\n\r\n")));
+    assert_eq!((c.flags & UNFINISHED, c.exchanges), (0, 1));
+}
+
+#[test]
 fn a_farewell_is_no_question() {
     let cut = |protocol, flags| is_cut(&Connection { protocol, flags, ..Connection::default() });
     assert!(cut(protocol::UNKNOWN, flag::WAITING));

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, vec, vec::Vec};
 use proptest::prelude::*;
 
 use crate::{
-    abi::{Connection, flag, follow, protocol},
+    abi::{Connection, H2Ahead, flag, follow, protocol},
     frames::{FRAMES, Frame, Ground, HEADER, TIMES, Walk, step},
     http::Piece,
     http2::*,
@@ -73,10 +73,6 @@ impl Walker for Host {
                 break;
             }
         }
-    }
-
-    fn epoch(&mut self, epoch: u8) {
-        self.epoch = epoch;
     }
 
     fn add(&mut self, streams: &mut u32, n: u32) {
@@ -216,16 +212,6 @@ fn more_frames_than_there_is_time_for() {
 }
 
 #[test]
-fn a_request_at_the_very_end_of_the_time() {
-    let mut s = Spoken::begun();
-    let requests = (0..FRAMES * TIMES / 2).flat_map(|i| frame(1, 5, 2 * i + 1, b"x"));
-    let bytes: Vec<u8> = frame(6, 0, 0, &[0; 8]).into_iter().chain(requests).collect();
-    let next = s.c.h2_in.next;
-    s.comes(next, &bytes);
-    assert!(!s.is_wholly_known() && s.c.flags & flag::WAITING != 0, "the last was read and not counted");
-}
-
-#[test]
 fn what_follows_a_request_that_was_answered_is_no_request() {
     let mut s = Spoken::begun();
     let next = s.c.h2_in.next;
@@ -244,6 +230,104 @@ fn a_stream_without_a_place_is_not_followed() {
     let next = s.c.h2_in.next;
     s.comes(next, &[frame(1, 5, 1, b"x"), frame(1, 5, 3, b"x")].concat());
     assert_eq!((s.c.streams, s.is_wholly_known(), s.c.flags & flag::WAITING), (1, false, flag::WAITING));
+}
+
+/// Requests on streams 1, 3 and so on, each a segment; they come in another order.
+fn overtakes(order: &[u32]) -> Spoken {
+    let mut s = Spoken::begun();
+    let next = s.c.h2_in.next;
+    for i in order {
+        s.comes(next.wrapping_add(i * 10), &frame(1, 5, 2 * i + 1, b"x"));
+    }
+    s
+}
+
+#[test]
+fn what_was_overtaken_is_caught_up_with() {
+    for (order, streams) in [
+        (&[0, 1, 2][..], 3),
+        (&[1], 1),
+        (&[1, 1], 1),
+        (&[1, 0], 2),
+        (&[1, 2, 0], 3),
+        (&[2, 0, 1], 3),
+        (&[1, 2, 3, 0, 4], 5),
+    ] {
+        let s = overtakes(order);
+        assert!(s.is_wholly_known() && s.c.flags & flag::WAITING == 0 && s.c.h2_unseen == 0, "{order:?}");
+        assert_eq!((s.c.streams, s.host.streams.len()), (streams, streams as usize), "{order:?}");
+    }
+    // Two gaps are one too many.
+    for order in [&[1, 3][..], &[2, 4, 0, 1]] {
+        let s = overtakes(order);
+        assert!(!s.is_wholly_known() && s.c.flags & flag::WAITING != 0, "{order:?}");
+    }
+}
+
+#[test]
+fn trailers_open_nothing_whatever_has_overtaken_what() {
+    let trailers = |stream| frame(1, 5, stream, b"x");
+    let answer = |s: &mut Spoken, stream| {
+        let next = s.c.h2_out.next;
+        s.leaves(next, &frame(1, 5, stream, b"x"));
+    };
+    // Of the stream that had overtaken.
+    let mut s = overtakes(&[1, 0]);
+    answer(&mut s, 3);
+    let next = s.c.h2_in.next;
+    s.comes(next, &trailers(3));
+    assert_eq!((s.c.streams, s.is_wholly_known()), (1, true));
+    // Behind it, before what it had overtaken comes.
+    let mut s = overtakes(&[1]);
+    answer(&mut s, 3);
+    let next = s.c.h2_ahead.end;
+    s.comes(next, &trailers(3));
+    assert_eq!((s.c.streams, s.is_wholly_known()), (0, true));
+    // In the second half of the gap.
+    let mut s = overtakes(&[2, 0]);
+    answer(&mut s, 1);
+    let next = s.c.h2_in.next;
+    s.comes(next, &trailers(1));
+    assert_eq!((s.c.streams, s.is_wholly_known(), s.c.h2_ahead), (1, true, H2Ahead::default()));
+}
+
+#[test]
+fn what_overtakes_has_to_begin_with_a_frame() {
+    // And to end with one: of a part nobody could say where the next one is.
+    let mut s = Spoken::begun();
+    let next = s.c.h2_in.next;
+    s.comes(next.wrapping_add(10), &frame(1, 5, 3, &[0; 50])[..20]);
+    assert!(!s.is_wholly_known());
+    let mut s = Spoken::begun();
+    let next = s.c.h2_in.next;
+    // Looks like a request and is the middle of a body.
+    s.comes(next.wrapping_add(20), &frame(1, 5, 9, b"x"));
+    assert!(s.is_wholly_known());
+    s.c.last_packet = 77;
+    s.comes(next, &[frame(0, 0, 1, &[0; 50])[..20].to_vec()].concat());
+    assert!(!s.is_wholly_known() && s.c.flags & flag::WAITING != 0);
+    assert_eq!(s.c.h2_unseen, 77);
+}
+
+#[test]
+fn what_was_overtaken_may_be_sent_again_together_with_what_overtook_it() {
+    for (more, known) in [(0, true), (1, false)] {
+        let mut s = overtakes(&[1]);
+        let next = s.c.h2_in.next;
+        let all: Vec<u8> = (0..2 + more).flat_map(|i| frame(1, 5, 2 * i + 1, b"x")).collect();
+        s.comes(next, &all);
+        assert_eq!((s.is_wholly_known(), s.c.streams), (known, 2));
+    }
+}
+
+#[test]
+fn another_processor_may_close_the_gap() {
+    let mut s = overtakes(&[1]);
+    // The segment in the gap, walked by somebody who did not see that there was one.
+    s.c.h2_in.next = s.c.h2_ahead.start;
+    let next = s.c.h2_ahead.end;
+    s.comes(next, &frame(1, 5, 5, b"x"));
+    assert_eq!((s.is_wholly_known(), s.c.h2_ahead, s.c.streams), (true, Default::default(), 2));
 }
 
 /// What either side does next.

@@ -227,7 +227,11 @@ impl Frame<'_> {
             return self.in_doubt(payload, Reason::Unanswered);
         }
         let judged = Judgement::until(self.now, (payload, Reason::Recent), idle_after, (rest, Known::Seen));
-        Judgement { by_dump: false, ..judged }
+        // What other streams do says nothing of one that was opened unseen.
+        match c.unseen_stream().filter(|_| !bytes_only).map(|since| self.in_doubt(since, Reason::Unseen)) {
+            Some(doubt) if doubt.state == State::InFlight && outlasts(&doubt, &judged) => doubt,
+            _ => Judgement { by_dump: false, ..judged },
+        }
     }
 
     /// Packets leave it open whether something is owed: in flight until `doubt-after`.

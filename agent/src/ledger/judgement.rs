@@ -51,6 +51,8 @@ pub enum Reason {
     Upgraded,
     /// Older than the attach, and nothing tells whether it was answered.
     Doubt,
+    /// HTTP/2, and a stream may be open that nobody saw being opened.
+    Unseen,
     /// The middle of a response whose beginning was not seen.
     Midway,
     /// Several requests came at once, and not so many answers have been seen.
@@ -108,6 +110,7 @@ impl fmt::Display for Reason {
             Self::UnknownProtocol => "open, protocol unknown",
             Self::Upgraded => "open, upgraded",
             Self::Doubt => "older than the attach, not known whether answered",
+            Self::Unseen => "streams may be open that were opened unseen",
             Self::Midway => "middle of a response whose start was not seen",
             Self::Pipelined => "several requests at once, not known whether all were answered",
             Self::Datagrams => "datagrams just now",

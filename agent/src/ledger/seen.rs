@@ -3,7 +3,7 @@
 //! In: an entry of the connection table, pure. Out: what is owed on it, when payload last moved, whether
 //! the pod has closed its side.
 
-use lastcall_ebpf::abi::{Connection, flag};
+use lastcall_ebpf::abi::{Connection, flag, follow, protocol};
 
 use super::judgement::Reason;
 use crate::moment::Moment;
@@ -28,6 +28,8 @@ pub(super) trait Seen {
     /// Several requests came at once, and something was sent since the last of them: nobody counts
     /// whether that was all the answers.
     fn perhaps_answered(&self) -> bool;
+    /// HTTP/2: when a stream may last have been opened that nobody saw, and that may be open.
+    fn unseen_stream(&self) -> Option<Moment>;
     /// What is owed by the messages: a request without an answer, a response without an end, streams.
     fn owed(&self) -> Option<(Reason, Moment)>;
 }
@@ -52,6 +54,12 @@ impl Seen for Connection {
 
     fn perhaps_answered(&self) -> bool {
         self.has(flag::PIPELINED) && self.last_out > self.last_in
+    }
+
+    fn unseen_stream(&self) -> Option<Moment> {
+        let older = !self.has(flag::NEW) && self.h2_in.state != follow::WHOLLY;
+        let since = self.h2_unseen.max(if older { self.first_seen } else { 0 });
+        (self.protocol == protocol::HTTP2 && since > 0).then_some(Moment(since))
     }
 
     fn owed(&self) -> Option<(Reason, Moment)> {

@@ -156,26 +156,36 @@ fn a_super_packet_has_many_frames() {
 }
 
 #[test]
-fn an_overtaken_request_counts_from_the_one_that_overtook() {
+fn a_request_that_was_overtaken_counts_when_it_comes() {
     let first = headers(1, END);
     h2(
         GRPC,
         &[
-            (Ahead(first.len(), &headers(3, END)), "http2 streams=2"),
+            (Ahead(first.len(), &headers(3, END)), "http2 streams=1"),
             (Behind(&first), "http2 streams=2"),
             (In(&headers(5, END)), "http2 streams=3"),
             (Out(&[headers(1, END), headers(3, END), headers(5, END)].concat()), "http2 streams=0 done=3"),
         ],
     );
-    // What is behind the gap opens nothing: what is in the gap may.
     h2(
         GRPC,
         &[
-            (Ahead(first.len(), &window_update(0)), "http2 waiting streams=0"),
+            (Ahead(first.len(), &window_update(0)), "http2 streams=0"),
+            (Behind(&first), "http2 streams=1"),
+            (Out(&ping()), "http2 streams=1"),
+            (Out(&headers(1, 0)), "http2 streams=1"),
+            (Out(&data(1, END, 3)), "http2 streams=0 done=1"),
+        ],
+    );
+    // Behind the gap is the middle of something: only bytes are known until frames are found again.
+    h2(
+        GRPC,
+        &[
+            (Ahead(first.len(), b"the rest of a body"), "http2 waiting streams=0"),
             (Behind(&first), "http2 waiting streams=0"),
             (Out(&ping()), "http2 waiting streams=0"),
             (Out(&headers(1, 0)), "http2 streams=1 done=1"),
-            (Out(&data(1, END, 3)), "http2 streams=0 done=1"),
+            (Out(&data(1, END, 3)), "http2 streams=0 done=2"),
         ],
     );
     // A gap within a body hides no frame.
@@ -211,8 +221,26 @@ fn what_is_no_frame_is_followed_no_longer_and_its_bytes_are() {
             (Out(&ping()), "http2 waiting"),
             (Out(&headers(1, END)), "http2 streams=0 done=1"),
             (In(&ping()), "http2 streams=0 done=1"),
-            (In(&headers(3, END)), "http2 waiting streams=1 done=1"),
+            (In(&headers(3, END)), "http2 streams=1 done=1"),
             (Out(&headers(3, END)), "http2 streams=0 done=2"),
+        ],
+    );
+}
+
+#[test]
+fn streams_of_before_are_others() {
+    h2(
+        GRPC,
+        &[
+            (In(&[headers(1, END), headers(3, END)].concat()), "http2 streams=2"),
+            (Out(&frame(6, 0, 0, 7)), "http2 waiting"),
+            (In(&headers(5, END)), "http2 waiting"),
+            (Out(&headers(1, 0)), "http2 done=1"),
+            // Shown again, it counts again.
+            (Out(&data(1, 0, 3)), "http2 streams=2 done=1"),
+            (Out(&data(1, END, 3)), "http2 streams=1 done=2"),
+            (Out(&headers(3, END)), "http2 streams=1 done=2"),
+            (Out(&headers(5, END)), "http2 streams=0 done=3"),
         ],
     );
 }
@@ -245,12 +273,12 @@ fn an_older_connection_is_followed_from_where_whole_frames_are_seen() {
             (In(&[headers(9, 0), data(9, 0, 5)].concat()), "http2 waiting done=2"),
             (Out(&data(7, 0, 5)), "http2 done=3"),
             (Out(&data(7, 0, 5)), "http2 streams=2 done=3"),
-            (In(&headers(11, END)), "http2 waiting streams=3 done=3"),
+            (In(&headers(11, END)), "http2 streams=3 done=3"),
             (Out(&data(7, END, 5)), "http2 streams=2 done=4"),
-            (Out(&headers(11, END)), "http2 streams=1 done=4"),
-            (In(&data(9, END, 5)), "http2 waiting streams=1 done=4"),
-            (Out(&headers(9, END)), "http2 streams=0 done=5"),
-            (In(&ping()), "http2 streams=0 done=5"),
+            (Out(&headers(11, END)), "http2 streams=1 done=5"),
+            (In(&data(9, END, 5)), "http2 streams=1 done=5"),
+            (Out(&headers(9, END)), "http2 streams=0 done=6"),
+            (In(&ping()), "http2 streams=0 done=6"),
         ]);
     });
 }

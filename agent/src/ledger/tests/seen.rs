@@ -1,6 +1,6 @@
 //! What packets show.
 
-use lastcall_ebpf::abi::{Connection, flag, protocol};
+use lastcall_ebpf::abi::{Connection, flag, follow, protocol};
 
 use super::fixtures::*;
 use crate::contract::{Contract, Until};
@@ -192,6 +192,30 @@ fn a_whole_response_answers_a_request_older_than_the_attach() {
             "!in flight (middle of a response whose start was not seen), doubt",
         ]
     );
+}
+
+#[test]
+fn a_stream_that_was_opened_unseen_is_in_doubt_until_doubt_after() {
+    let doubt = "!in flight (streams may be open that were opened unseen), doubt";
+    let answered = "idle (answered), seen";
+    let says = |c: Connection, when: f64| {
+        let mut ledger = ledger();
+        ledger.reads(when, &[(key(HTTP, 40_000), c)]);
+        ledger.says(when, &Contract::default()).remove(0)
+    };
+    let done = |c: Connection| c.speaks(protocol::HTTP2).asks(1003.0).answers(1003.1).acks(1003.2);
+    // Another stream was answered: it says nothing of one from before the attach.
+    assert_eq!([says(done(older(1001.0)), 1010.9), says(done(older(1001.0)), 1011.0)], [doubt, answered]);
+    // Whose preface was seen is known, whether its handshake was or not.
+    assert_eq!(says(done(new(1001.0)), 1004.2), answered);
+    let mut wholly = done(older(1001.0));
+    wholly.h2_in.state = follow::WHOLLY;
+    assert_eq!(says(wholly, 1004.2), answered);
+    // Until its frames were out of sight.
+    let lost = Connection { h2_unseen: at(1002.5).0, ..done(new(1001.0)) };
+    assert_eq!([says(lost, 1012.4), says(lost, 1012.5)], [doubt, answered]);
+    // Of HTTP/1 an answer is one.
+    assert_eq!(says(done(older(1001.0)).speaks(protocol::HTTP1), 1004.2), answered);
 }
 
 #[test]
