@@ -295,3 +295,35 @@ fn the_store_of_tests_keeps_one_record_a_connection() {
     store.remove(&record.key());
     assert_eq!(store.load_all(), []);
 }
+
+#[test]
+fn the_specification_s_sizes_are_the_types() {
+    use lastcall_ebpf::abi;
+    let sizes = [
+        ("FlowKey", size_of::<abi::FlowKey>()),
+        ("Connection", size_of::<abi::Connection>()),
+        ("H2Position", size_of::<abi::H2Position>()),
+        ("StreamKey", size_of::<abi::StreamKey>()),
+        ("Pod", size_of::<abi::Pod>()),
+        ("Command", size_of::<abi::Command>()),
+        ("PortKey", size_of::<abi::PortKey>()),
+        ("Port", size_of::<abi::Port>()),
+        ("Handshake", size_of::<abi::Handshake>()),
+        ("ProbeKey", size_of::<abi::ProbeKey>()),
+        ("Edge", size_of::<abi::Edge>()),
+        ("HealthPath", size_of::<abi::HealthPath>()),
+        ("HookConfig", size_of::<abi::HookConfig>()),
+        ("HookWait", size_of::<abi::HookWait>()),
+        ("Dial", size_of::<abi::Dial>()),
+        ("HeldConnection", size_of::<HeldConnection>()),
+        ("HeldRecord", size_of::<HeldRecord>()),
+    ];
+    let names: Vec<&str> = sizes.iter().map(|(name, _)| *name).collect();
+    let numbers: Vec<String> = sizes.iter().map(|(_, size)| size.to_string()).collect();
+    let text = include_str!("../../../SPECIFICATION.md");
+    for row in [format!("| {} |", names.join(" | ")), format!("| {} |", numbers.join(" | "))] {
+        assert!(text.contains(&row), "SPECIFICATION.md has no row {row}");
+    }
+    let version = format!("folder of the version's name, `v{}`", abi::ABI_VERSION);
+    assert!(text.contains(&version), "SPECIFICATION.md does not say: {version}");
+}
