@@ -239,7 +239,8 @@ pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
             let cookie = unsafe { helpers::bpf_get_socket_cookie(ctx.ops.cast()) };
             if KUBELET_SOCKETS.get_ptr(&cookie).is_some() {
                 let _ = PROBES.insert(&probe_key(ctx), &0, 0);
-                let _ = ctx.set_cb_flags(STATE_CB_FLAG);
+                // Others may have asked for other calls.
+                let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | STATE_CB_FLAG);
             }
         }
         STATE_CB if ctx.arg(1) == CLOSE => {
@@ -250,7 +251,8 @@ pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
         }
         _ => {}
     }
-    0
+    // Anything else would have the kernel refuse what other programs on the cgroup answer.
+    1
 }
 
 /// What TC at the pod will call this connection.

@@ -107,6 +107,7 @@ impl Loaded {
             replace_or_pin(&self.pins, name, id, attacher, &root)?;
         }
         remove_others(&self.pins, id);
+        remove_other_versions(&self.pins);
         Ok(Hook { maps: Mutex::new(self.maps), config: Mutex::new((self.config, options.clone())) })
     }
 }
@@ -261,6 +262,26 @@ fn replace_or_pin(
     }
     let link = sys::create_link(attacher.program.as_fd(), root.as_fd(), attacher.kind).map_err(error)?;
     sys::pin(link.as_fd(), &path).map_err(file("pin a link as", &path))
+}
+
+/// Everything that an agent with other wire types has pinned: its connect programs would name pods in maps
+/// that nobody reads any more. The next version's agent does the same to ours, and so does a rollback.
+fn remove_other_versions(pins: &Path) {
+    let Some(parent) = pins.parent() else { return };
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for folder in entries.flatten().map(|e| e.path()).filter(|p| p != pins && is_version(p)) {
+        tracing::info!("removing {}: pins of another version", folder.display());
+        for pin in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(pin.path());
+        }
+        let _ = fs::remove_dir(&folder);
+    }
+}
+
+/// `v1`, `v2`, …
+fn is_version(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    name.strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok()) && folder.is_dir()
 }
 
 /// Links of an earlier configuration: once ours are in place, theirs only do the work twice.

@@ -154,7 +154,7 @@ impl Sample<'_> {
         if !has_sent(&info) {
             return Judgement::at_work(Reason::Unanswered, Known::Inferred, self.started);
         }
-        match answered(&info) {
+        match answered(&info, self.socket.state == TcpState::CloseWait) {
             Some(true) => rests(Reason::Answered),
             Some(false) if witnessed || self.past.witnessed => {
                 Judgement::at_work(Reason::Unanswered, Known::Inferred, self.started)
@@ -186,7 +186,7 @@ fn has_sent(info: &TcpInfo) -> bool {
 }
 
 /// Whether the last data received has been answered; `None` where the ages tie and no ACK tells.
-fn answered(info: &TcpInfo) -> Option<bool> {
+fn answered(info: &TcpInfo, fin_received: bool) -> Option<bool> {
     let (received, sent) = (info.last_data_received, info.last_data_sent);
     if received > sent + TICK {
         return Some(true);
@@ -194,7 +194,11 @@ fn answered(info: &TcpInfo) -> Option<bool> {
     if sent > received + TICK {
         return Some(false);
     }
-    // The client's delayed ACK came after the response. A request in the same jiffy carries its own.
+    // The client's delayed ACK came after the response. A request in the same jiffy carries its own. A FIN
+    // carries one too, and then nothing is delayed.
+    if fin_received {
+        return None;
+    }
     let ack = info.last_ack_received;
     let delayed = received > ack + TICK && received - ack <= DELAYED_ACK;
     delayed.then_some(true)
