@@ -112,10 +112,15 @@ scenarios! {
         Ok(())
     }
 
-    /// The app is dead before its pod is deleted: nothing of it listens any more.
+    /// The app has served, and is dead before its pod is deleted: nothing of it listens any more. (Of a pod
+    /// that has never accepted a connection no socket is no proof: its sockets may be elsewhere.)
     fn an_app_already_gone(node) {
         let pod = node.pod("web").http(8080).start()?;
         let _agent = node.agent().start()?;
+        let mut served = node.client()?.connect(&pod, 8080)?;
+        served.get("/")?;
+        served.response()?;
+        served.close();
         pod.kill_app();
         node.cluster().mark_deleted(pod.name(), None)?;
         let answer = node.kubelet().call_hook(&pod)?.answered_within(AT_ONCE)?;
