@@ -294,7 +294,11 @@ scenarios! {
         ensure!(stop.still_held_after(seconds(7.0)), "answered with two requests in flight");
         translated.response()?;
         neighbour.response()?;
-        is_drained(&stop.answered_within(SOON)?, 2)
+        let answer = stop.answered_within(SOON)?;
+        // A probe that is just leaving may be on the count at the very moment of the answer.
+        let open = answer.body["remained"]["open"].as_u64();
+        ensure!(answer.outcome() == "drained" && matches!(open, Some(2 | 3)), "{answer:?}");
+        Ok(())
     }
 
     /// UDP: as long as datagrams come the hook is held, and for `udp-idle` after the last.
