@@ -6,7 +6,7 @@
 
 /// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
 /// an agent never reads another version's bytes.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps and programs in the kernel object, once for both sides.
 pub mod names {
@@ -144,6 +144,8 @@ pub struct Connection {
     /// HTTP/2: when the peer's frames, or the pod's, were last out of sight after they had been followed: a
     /// stream may have been opened, and may be open. 0 for never.
     pub h2_unseen: u64,
+    /// When its client was told to leave: the announcement was sent. 0 for never.
+    pub told_at: u64,
 }
 
 /// How far one direction of an HTTP/2 connection has been followed. Each direction writes its own.
@@ -307,10 +309,26 @@ pub struct Pod {
     pub cut: u64,
     /// Edge events that found no place in the ring.
     pub edges_lost: u64,
+    /// Clients that were told to leave, by [`told`].
+    pub told: [u64; told::LEN],
+    /// Connections that ended after that, by [`told`].
+    pub left: [u64; told::LEN],
+    /// How long they took from the announcement to their end, added up, nanoseconds, by [`told`].
+    pub left_ns: [u64; told::LEN],
     /// 1: the next removal sends an [`Edge`] and disarms. Set by [`command::ARM`].
     pub armed: u32,
     /// Zero.
     pub pad: u32,
+}
+
+/// Indices of what a [`Pod`] counts of the last call.
+pub mod told {
+    /// `Connection: close`.
+    pub const HTTP1: usize = 0;
+    /// GOAWAY.
+    pub const HTTP2: usize = 1;
+    /// How many there are.
+    pub const LEN: usize = 2;
 }
 
 /// What the agent asks of the program [`names::COMMAND`], behind an Ethernet header.
@@ -358,8 +376,10 @@ pub struct Port {
     pub protocol: u8,
     /// 1: new connections to it keep the pod unsettled.
     pub settles: u8,
+    /// 1: its clients are told to leave.
+    pub announce: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
 }
 
 /// A handshake answered by the pod, until the peer's ACK proves that it is not forged.
@@ -511,8 +531,8 @@ pub const fn path_hash_step(hash: u32, byte: u8) -> u32 {
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 44);
-    assert!(size_of::<Connection>() == 168);
-    assert!(size_of::<Pod>() == 104);
+    assert!(size_of::<Connection>() == 176);
+    assert!(size_of::<Pod>() == 152);
     assert!(size_of::<Command>() == 56);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<Port>() == 4);

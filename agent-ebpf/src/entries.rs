@@ -163,6 +163,7 @@ pub(crate) const EMPTY: Connection = Connection {
     h2_ahead: H2Ahead { start: 0, end: 0, highest: 0 },
     pad: 0,
     h2_unseen: 0,
+    told_at: 0,
 };
 
 /// Learns whose packet this is. Another cookie under the same ports is another connection.

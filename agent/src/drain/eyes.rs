@@ -205,7 +205,7 @@ impl Eyes {
         let wanted: Vec<_> = if named.is_empty() {
             let unnamed = |&(port, protocol): &(u16, u8)| {
                 let key = PortKey { pod: number.0, port, protocol, pad: 0 };
-                (key, Port { protocol: protocol::UNKNOWN, settles: 1, pad: [0; 2] })
+                (key, Port { protocol: protocol::UNKNOWN, settles: 1, announce: 0, pad: 0 })
             };
             listening.iter().map(unnamed).collect()
         } else {
@@ -355,7 +355,7 @@ fn as_map_entry(number: PodNumber, p: &PortFacts) -> (PortKey, Port) {
         AppProtocol::Unknown => protocol::UNKNOWN,
     };
     let key = PortKey { pod: number.0, port: p.port, protocol: transport, pad: 0 };
-    (key, Port { protocol, settles: u8::from(p.in_slice), pad: [0; 2] })
+    (key, Port { protocol, settles: u8::from(p.in_slice), announce: 0, pad: 0 })
 }
 
 /// The next change of a link; never, where they cannot be watched.
