@@ -287,6 +287,9 @@ pub mod flag {
     pub const CONNECT: u32 = 1 << 24;
     /// The response in progress has sent a part of its head.
     pub const RESPONSE_HEAD: u32 = 1 << 25;
+    /// A request came before the end of the answer to the one before it, or what was sent did not end where
+    /// it was taken to: where answers begin is not certain, for as long as the connection is open.
+    pub const UNCERTAIN: u32 = 1 << 26;
 }
 
 /// What a connection speaks, as far as the drain decision cares.

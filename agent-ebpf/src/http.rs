@@ -162,6 +162,10 @@ pub fn request_begins(c: &Connection, start: Start) -> bool {
 /// its head, where [`request_begins`]; `last_chunk`: the segment ends with one.
 #[inline(always)]
 pub fn request(c: &mut Connection, start: Start, piece: Piece, head: &Head, last_chunk: bool) {
+    let begins_one = start.is_request() || matches!(start, Start::Short | Start::Blank);
+    if begins_one && c.flags & (RESPONSE | flag::REQUEST_CHUNKED) != 0 {
+        c.flags |= flag::UNCERTAIN;
+    }
     if c.flags & flag::UPGRADED != 0 {
         c.flags |= flag::WAITING;
     } else if unknown(c) {
@@ -236,6 +240,9 @@ fn begins(c: &mut Connection, start: Start, piece: Piece, head: &Head, last_chun
 fn one_more(c: &mut Connection) {
     if c.flags & flag::WAITING != 0 {
         c.flags |= flag::PIPELINED;
+    }
+    if c.flags & (flag::WAITING | RESPONSE) != 0 {
+        c.flags |= flag::UNCERTAIN;
     }
     c.flags |= flag::WAITING;
     c.flags &= !(REQUEST | flag::HEAD | flag::CONNECT);
@@ -344,6 +351,9 @@ pub fn response_unframed(c: &mut Connection) {
 #[inline(always)]
 pub fn response_continues(c: &mut Connection) {
     if c.protocol == protocol::HTTP1 && c.flags & flag::BOUNDARY != 0 {
+        if c.flags & (RESPONSE | flag::MIDWAY) == 0 {
+            c.flags |= flag::UNCERTAIN;
+        }
         return; // In the middle of a body; or of a response whose request is the next one.
     }
     answered(c);
@@ -362,6 +372,9 @@ pub const LAST_CHUNK: [u8; 7] = *b"\r\n0\r\n\r\n";
 pub fn response_ends(c: &mut Connection, last_chunk: bool) {
     if c.flags & flag::RESPONSE_LENGTH != 0 && !after(c.response_end, c.out_end) {
         c.flags &= !flag::RESPONSE_LENGTH;
+        if c.response_end != c.out_end {
+            c.flags |= flag::UNCERTAIN;
+        }
     }
     if c.flags & flag::RESPONSE_CHUNKED != 0 && last_chunk {
         c.flags &= !flag::RESPONSE_CHUNKED;
