@@ -8,6 +8,7 @@
 
 use crate::{
     abi::{Connection, FNV_OFFSET, HEALTH_PATH_MAX, flag, path_hash_step, protocol},
+    chunks,
     head::Head,
     tcp::after,
 };
@@ -329,6 +330,7 @@ pub fn response_framed(c: &mut Connection, head: &Head) {
     }
     if head.chunked != 0 {
         c.flags |= flag::RESPONSE_CHUNKED;
+        chunks::begin(c, head.start.wrapping_add(head.body));
         return;
     }
     match head.end() {
@@ -376,8 +378,21 @@ pub fn response_ends(c: &mut Connection, last_chunk: bool) {
             c.flags |= flag::UNCERTAIN;
         }
     }
-    if c.flags & flag::RESPONSE_CHUNKED != 0 && last_chunk {
-        c.flags &= !flag::RESPONSE_CHUNKED;
+    // Where chunks are not followed, their end is only likely.
+    if c.flags & flag::RESPONSE_CHUNKED != 0 && !chunks::followed(c) {
+        c.flags |= flag::UNCERTAIN;
+        if last_chunk {
+            c.flags &= !flag::RESPONSE_CHUNKED;
+        }
+    }
+}
+
+/// The chunks of the response in progress have been followed to its end.
+#[inline(always)]
+pub fn chunks_end(c: &mut Connection) {
+    c.flags &= !flag::RESPONSE_CHUNKED;
+    if c.response_end != c.out_end {
+        c.flags |= flag::UNCERTAIN;
     }
 }
 
