@@ -43,18 +43,24 @@ scenarios! {
     /// have seen it. Once the answer has begun, all is as ever.
     fn the_check_sees_a_socket_in_the_map(node) {
         let stage = Stage::start(node)?;
-        let (mut conn, served) = stage.accepted()?;
-        let mut served_too = Conn::new(served.stream().try_clone()?)?;
-        served.stream().set_read_timeout(None)?;
-        for told in ["", CLOSE] {
-            conn.get("/")?;
-            served_too.request()?;
-            let early = until_signalled(&served)?;
-            ensure!(early == !told.is_empty(), "told {told:?}, ended early: {early}");
-            served_too.respond("hello")?;
-            conn.expect(format!("HTTP/1.1 200 OK\r\n{told}Content-Length: 5\r\n\r\nhello"))?;
-            ensure!(!until_signalled(&served)?, "the socket was left in the map");
+        let mut seen = 0;
+        for _ in 0..5 {
+            let (mut conn, served) = stage.accepted()?;
+            let mut served_too = Conn::new(served.stream().try_clone()?)?;
+            served.stream().set_read_timeout(None)?;
+            for told in ["", CLOSE] {
+                conn.get("/")?;
+                served_too.request()?;
+                let early = until_signalled(&served)?;
+                ensure!(!early || !told.is_empty(), "ended early without a last call");
+                seen += u32::from(early);
+                served_too.respond("hello")?;
+                conn.expect(format!("HTTP/1.1 200 OK\r\n{told}Content-Length: 5\r\n\r\nhello"))?;
+                ensure!(!until_signalled(&served)?, "the socket was left in the map");
+            }
         }
+        // Which signal comes first is a matter of luck.
+        ensure!(seen > 0, "the check sees nothing");
         Ok(())
     }
 }
