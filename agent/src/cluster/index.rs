@@ -158,9 +158,10 @@ impl Index {
     pub fn services_of(&self, name: &PodName) -> BTreeSet<String> {
         let Some(records) = self.namespaces.get(&name.namespace) else { return BTreeSet::new() };
         let Some(pod) = records.pods.get(&name.name) else { return BTreeSet::new() };
-        let believed = records.slices.values().filter(|slice| {
-            slice.endpoints.iter().any(|endpoint| endpoint.is(&name.name, pod))
-        });
+        let believed = records
+            .slices
+            .values()
+            .filter(|slice| slice.endpoints.iter().any(|endpoint| endpoint.is(&name.name, pod)));
         believed.filter_map(|slice| slice.service.clone()).collect()
     }
 
@@ -212,9 +213,8 @@ impl Index {
     ) -> BTreeMap<PodName, PodFacts> {
         // Files that hold one slice or Service hold them all. Of an API server each is asked for by itself.
         let some = !records.slices.is_empty() || !records.services.is_empty();
-        let complete = self.slices_listed
-            || records.slices_listed
-            || (some && self.options.slices_start_drains);
+        let complete =
+            self.slices_listed || records.slices_listed || (some && self.options.slices_start_drains);
         let joiner = Joiner::new(records, from_slices.map(|found| &found.taken), complete);
         let unlisted = from_slices.and_then(|found| found.pods.get(namespace)).into_iter().flatten();
         let local = records.pods.iter().filter(|(_, pod)| pod.local);

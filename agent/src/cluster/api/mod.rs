@@ -13,10 +13,7 @@
 //! | [`health`] | each request's end | whether the server is there |
 //! | [`rights`] | | what the agent may ask for, and why |
 
-use std::{
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use kube::{
     Client, Config,

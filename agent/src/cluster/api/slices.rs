@@ -76,8 +76,9 @@ impl Slices {
         if self.scope == Scope::None {
             return;
         }
-        let _all = (self.scope == Scope::All).then(|| {
-            Watched { task: tokio::spawn(all(self.client.clone(), self.beside())), last_drain: Moment::now() }
+        let _all = (self.scope == Scope::All).then(|| Watched {
+            task: tokio::spawn(all(self.client.clone(), self.beside())),
+            last_drain: Moment::now(),
         });
         let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
         let mut services = Services::default();
@@ -86,7 +87,8 @@ impl Slices {
             let draining = (self.draining)();
             if self.scope == Scope::Draining {
                 for pod in &draining {
-                    let of = watched.entry(pod.namespace.clone()).or_insert_with(|| self.watch(&pod.namespace));
+                    let of =
+                        watched.entry(pod.namespace.clone()).or_insert_with(|| self.watch(&pod.namespace));
                     of.last_drain = now;
                 }
                 self.drop_idle(&mut watched, now).await;
@@ -117,16 +119,18 @@ impl Slices {
         let task = tokio::spawn(async move {
             let config = watcher::Config::default().any_semantic().timeout(WATCH_SECONDS);
             let api = Api::namespaced(client, &namespace);
-            let _ =
-                follow::<EndpointSlice>(api, config, Some(&namespace), &beside.cluster, &beside).await;
+            let _ = follow::<EndpointSlice>(api, config, Some(&namespace), &beside.cluster, &beside).await;
         });
         Watched { task, last_drain: Moment::now() }
     }
 
     /// What nobody tells of any more is forgotten: a later drain must not believe it.
     async fn drop_idle(&self, watched: &mut BTreeMap<String, Watched>, now: Moment) {
-        let idle: Vec<String> =
-            watched.iter().filter(|(_, w)| now >= w.last_drain + KEPT).map(|(name, _)| name.clone()).collect();
+        let idle: Vec<String> = watched
+            .iter()
+            .filter(|(_, w)| now >= w.last_drain + KEPT)
+            .map(|(name, _)| name.clone())
+            .collect();
         for namespace in idle {
             let Some(mut of) = watched.remove(&namespace) else { continue };
             of.task.abort();
@@ -182,7 +186,8 @@ impl Services {
                 let name = (pod.namespace.clone(), service);
                 let fresh = self.had.get(&name).is_some_and(|at| now < *at + KEPT);
                 let new = self.asked.insert((pod.clone(), name.clone()));
-                if (new && !fresh || !self.had.contains_key(&name)) && self.retry.is_none()
+                if (new && !fresh || !self.had.contains_key(&name))
+                    && self.retry.is_none()
                     && self.under_way.insert(name.clone())
                 {
                     self.asking.spawn(ask(slices.client.clone(), slices.cluster.clone(), name));
