@@ -19,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{PodFacts, PodName},
-    contract::Contract,
+    contract::{Audience, Calls, Contract},
     ledger::{Ledger, View},
     moment::Moment,
 };
 
+mod announced;
+mod explain;
 mod eyes;
 mod happened;
 mod noise;
@@ -38,6 +40,7 @@ mod task;
 mod verdict;
 mod wake;
 
+pub use announced::Announced;
 pub use happened::{Fallback, Happened, Listener};
 pub use registry::Drains;
 pub use services::{AttachChoice, Bounds, Paces, Services};
@@ -64,6 +67,8 @@ pub struct Verdict {
     pub terminating: bool,
     /// Its network namespace was found.
     pub seen: bool,
+    /// At which ports clients were told to leave.
+    pub audience: Audience,
 }
 
 /// Where a drain stands.
@@ -73,6 +78,12 @@ pub struct Progress {
     pub waiting_for: String,
     /// What is left, once somebody has looked.
     pub view: Option<View>,
+    /// What was chosen for settling and why, for people; empty until somebody has looked.
+    pub settle: String,
+    /// At which ports clients are told to leave.
+    pub audience: Audience,
+    /// Why nobody can be told, though somebody asked for it.
+    pub unable: Option<String>,
     /// When it will be answered in any case.
     pub deadline: Option<Moment>,
     /// Why its pod is polled, if it is.
@@ -128,6 +139,13 @@ impl Drain {
     /// Whose it is.
     pub fn identity(&self) -> Identity {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whose clients are told to leave: what the operator allows and the contract says. A pod whose hook
+    /// has called has one, whatever the sources say of it yet.
+    fn audience(&self, allowed: Calls, facts: Option<&PodFacts>) -> Audience {
+        let hook = self.hooks_waiting() > 0 || facts.is_some_and(|f| !f.hooks.is_empty());
+        Audience::of(allowed, self.contract.last_call, hook)
     }
 
     /// Its name, where the sources know the pod.

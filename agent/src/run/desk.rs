@@ -11,10 +11,10 @@ use http::StatusCode;
 use super::pages::Node;
 use crate::{
     cluster::PodFacts,
-    contract::Contract,
+    contract::{Audience, Contract},
     drain::{Drain, Drains, Verdict, policy, registry},
     hook::{
-        answer::{Answer, Outcome, Remained, Reply},
+        answer::{Answer, Outcome, Remained, Reply, Told},
         desk::{Call, Callee, Desk, StatusRequest},
     },
     kernel::Hook,
@@ -131,6 +131,7 @@ fn no_such_pod(why: String, began: Moment) -> Answer {
         outcome: Outcome::NoSuchPod,
         waited: Moment::now().since(began),
         remained: Remained::default(),
+        last_call: None,
         why,
         warnings: Vec::new(),
         last_close_to_answer: None,
@@ -156,6 +157,11 @@ fn answer(verdict: &Verdict, waited: Duration) -> Answer {
             vanished: v.vanished as u64,
             flows: v.flows as u64,
         },
+        last_call: (verdict.audience != Audience::Nobody).then_some(Told {
+            told: v.told,
+            left: v.told_left,
+            stayed: v.told_stayed,
+        }),
         why: verdict.why.clone(),
         warnings: Vec::new(),
         last_close_to_answer: verdict.after_last_close,

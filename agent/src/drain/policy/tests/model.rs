@@ -94,7 +94,13 @@ impl World {
     }
 
     pub(super) fn ports() -> BTreeSet<PortFacts> {
-        let port = |port, protocol| PortFacts { port, transport: Transport::Tcp, protocol, in_slice: true };
+        let port = |port, protocol| PortFacts {
+            port,
+            transport: Transport::Tcp,
+            protocol,
+            cleartext: protocol != AppProtocol::Unknown,
+            in_slice: true,
+        };
         [port(HTTP, AppProtocol::Http), port(SQL, AppProtocol::Unknown)].into()
     }
 
