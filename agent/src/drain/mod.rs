@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -106,6 +106,9 @@ pub struct Drain {
     ledger: Mutex<Ledger>,
     progress: watch::Sender<Progress>,
     hooks: AtomicU32,
+    /// The deadline that an earlier agent had found for one of its hooks: the grace began when that one saw
+    /// the pod's end. Nanoseconds as in [`Moment`].
+    promised: AtomicU64,
     listener: Listener,
     predecessor: Mutex<Option<Arc<Drain>>>,
     superseded: CancellationToken,
@@ -132,6 +135,7 @@ impl Drain {
             ledger: Mutex::new(Ledger::new(began)),
             progress: watch::Sender::new(Progress::default()),
             hooks: AtomicU32::new(0),
+            promised: AtomicU64::new(u64::MAX),
             listener,
         }
     }
@@ -146,6 +150,15 @@ impl Drain {
     fn audience(&self, allowed: Calls, facts: Option<&PodFacts>) -> Audience {
         let hook = self.hooks_waiting() > 0 || facts.is_some_and(|f| !f.hooks.is_empty());
         Audience::of(allowed, self.contract.last_call, hook)
+    }
+
+    /// An earlier agent has promised an answer by then.
+    fn promise(&self, deadline: Moment) {
+        self.promised.fetch_min(deadline.0, Ordering::Relaxed);
+    }
+
+    fn promised(&self) -> Moment {
+        Moment(self.promised.load(Ordering::Relaxed))
     }
 
     /// Its name, where the sources know the pod.

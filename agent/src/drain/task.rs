@@ -332,7 +332,8 @@ impl Task {
         Circumstances {
             began: self.drain.began,
             hook_waiting: self.drain.hooks_waiting() > 0,
-            deadline: policy::deadline(self.drain.began, &grace, self.drain.contract.reserve),
+            deadline: policy::deadline(self.drain.began, &grace, self.drain.contract.reserve)
+                .min(self.drain.promised()),
             exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
             openings_per_second: self.openings_per_second,
             probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),

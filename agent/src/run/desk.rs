@@ -51,6 +51,8 @@ impl NodeDesk {
             facts,
             contract: call.contract.clone(),
             began: call.began,
+            // A path may be anybody's: only what the kubelet waits for was promised to it.
+            deadline: call.deadline.filter(|_| call.from_kubelet),
         };
         match &call.callee {
             Callee::Dialled { pod: Some(address), .. } => {
