@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{happened::Listener, wake::Wake};
 use crate::{
     cluster::Cluster,
-    contract::Contract,
+    contract::{Calls, Contract},
     kernel::{Attach, LastCall, Observer, observer::PodNumber},
     sockets::{Namespaces, OpeningRates},
 };
@@ -58,6 +58,8 @@ pub struct Services {
     pub contract: Contract,
     /// The operator's bounds.
     pub bounds: Bounds,
+    /// Whose clients may be told to leave.
+    pub last_call: Calls,
     /// Told of everything that happens.
     pub listener: Listener,
     /// Whom to wake at an edge event of a pod.

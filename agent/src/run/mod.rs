@@ -131,6 +131,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         ignored: config.ignore_sources.clone(),
         contract: config.contract.clone(),
         bounds: config.bounds.clone(),
+        last_call: config.last_call,
         listener: told.listener(),
         wakes: Services::no_wakes(),
     });
