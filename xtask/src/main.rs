@@ -4,7 +4,9 @@ mod apt;
 mod build;
 mod child;
 mod demo;
+mod deploy;
 mod ebpf;
+mod image;
 mod kernel_object;
 mod linker;
 mod root;
@@ -50,6 +52,10 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Build the agent's image as an OCI archive, its bill of materials beside it; no container engine needed
+    Image(image::Wanted),
+    /// Make the plain manifests from the chart, or check them and the chart
+    Deploy(deploy::Wanted),
     /// Check the house rules that the compiler does not check
     Tidy,
 }
@@ -75,6 +81,8 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let arguments: Vec<OsString> = json.into_iter().flatten().chain(options).collect();
             demo::run(&workspace, &arguments)
         }
+        Verb::Image(wanted) => image::run(&workspace, &wanted),
+        Verb::Deploy(wanted) => deploy::run(&workspace, &wanted),
         Verb::Tidy => tidy::run(&workspace),
     }
 }
