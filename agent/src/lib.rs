@@ -9,6 +9,7 @@
 //! | 4 | [`drain`] | the ledger's view | the decision (pure), and the task that runs one drain |
 //! | 5 | [`hook`] | the kubelet's call | the answer, when the pod has drained |
 //! | 6 | [`report`] | all of it | metrics, status page |
+//! | | [`check`] | manifests, or a cluster's objects | what would break a rolling update (a command of its own) |
 //!
 //! A module uses those above it, never those below; [`run`] alone wires them.
 
@@ -30,6 +31,8 @@ pub mod drain;
 pub mod hook;
 
 pub mod report;
+
+pub mod check;
 
 pub mod cli;
 pub mod config;
