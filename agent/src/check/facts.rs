@@ -100,9 +100,8 @@ impl<'a> Case<'a> {
         let gate_injected = labels.is_some_and(gate_label)
             && services.iter().any(|object| targets_pods(object, inventory).is_some());
         let facts = facts(workload, &services, neighbours(), gate_injected, settings);
-        let (hooks, exposure) = facts.as_ref().map_or((&[][..], Exposure::Unknown), |facts| {
-            (&facts.hooks[..], facts.exposure)
-        });
+        let (hooks, exposure) =
+            facts.as_ref().map_or((&[][..], Exposure::Unknown), |facts| (&facts.hooks[..], facts.exposure));
         // The index calls it unknown where there is no Service to see; a whole namespace shows that.
         let exposure = match exposure {
             Exposure::Unknown if inventory.complete => Exposure::None,
@@ -114,13 +113,10 @@ impl<'a> Case<'a> {
             (true, true, false) if !inventory.complete => Served::ByPort,
             _ => Served::No,
         };
-        let asked = |labels: &BTreeMap<String, String>| {
-            labels.get(INJECT).map(|value| value == "true")
-        };
+        let asked = |labels: &BTreeMap<String, String>| labels.get(INJECT).map(|value| value == "true");
         // A pod's own label counts before its namespace's.
-        let injection_asked = asked(&workload.labels)
-            .or_else(|| labels.and_then(asked))
-            .unwrap_or(settings.injected);
+        let injection_asked =
+            asked(&workload.labels).or_else(|| labels.and_then(asked)).unwrap_or(settings.injected);
         let host_network = workload.pod.host_network.unwrap_or(false);
         let mut case = Self {
             workload,
@@ -358,6 +354,9 @@ fn facts<'a>(
         })));
     }
     let mut index = Index::new(options);
-    index.replace(objects.iter().filter_map(|object| Record::new(object, index.options())).collect::<Vec<_>>(), Moment::default());
+    index.replace(
+        objects.iter().filter_map(|object| Record::new(object, index.options())).collect::<Vec<_>>(),
+        Moment::default(),
+    );
     index.pod(&name).map(|facts| PodFacts::clone(facts))
 }

@@ -14,9 +14,15 @@ use crate::contract::{
 pub(super) enum Hook {
     None,
     /// lastcall's, with the target of its request.
-    Lastcall { target: String, injected: bool },
-    /// Nothing but a sleep.
-    Sleep(String),
+    Lastcall {
+        target: String,
+        injected: bool,
+    },
+    /// Nothing but a sleep, by a command or by the kubelet's own action.
+    Sleep {
+        length: String,
+        command: Vec<String>,
+    },
     /// A sleep, and more.
     SleepAnd(Vec<String>),
     Exec(Vec<String>),
@@ -34,7 +40,7 @@ impl Hook {
 
     /// It keeps its container from SIGTERM for a while.
     pub(super) fn holds(&self) -> bool {
-        matches!(self, Self::Lastcall { .. } | Self::Sleep(_) | Self::SleepAnd(_))
+        matches!(self, Self::Lastcall { .. } | Self::Sleep { .. } | Self::SleepAnd(_))
     }
 
     pub(super) fn contract(&self) -> Option<Contract> {
@@ -59,7 +65,7 @@ pub(super) fn read(container: &Container, lastcalls: &[(String, String)], inject
         return Hook::Lastcall { target: target.clone(), injected: false };
     }
     if let Some(sleep) = &hook.sleep {
-        return Hook::Sleep(format!("{}s", sleep.seconds));
+        return Hook::Sleep { length: format!("{}s", sleep.seconds), command: vec![] };
     }
     match &hook.exec {
         Some(exec) => command(exec.command.clone().unwrap_or_default()),
@@ -76,7 +82,7 @@ fn command(command: Vec<String>) -> Hook {
         return Hook::Exec(command);
     }
     let Some(length) = words.get(at + 1).cloned() else { return Hook::Exec(command) };
-    if words.len() == 2 { Hook::Sleep(length) } else { Hook::SleepAnd(command) }
+    if words.len() == 2 { Hook::Sleep { length, command } } else { Hook::SleepAnd(command) }
 }
 
 /// The words of what runs in the end: those of a shell's script, else the command's own.
@@ -109,11 +115,19 @@ fn base(word: &str) -> &str {
     word.rsplit('/').next().unwrap_or(word)
 }
 
+/// A shell, or the program that comes with one.
+pub(super) fn needs_shells_programs(command: &[String]) -> bool {
+    needs_shell(command) || command.first().is_some_and(|word| base(word) == "sleep")
+}
+
 /// Image names that promise to have no shell.
 pub(super) fn has_no_shell(image: &str) -> bool {
     let image = image.to_ascii_lowercase();
     let debug = image.contains(":debug") || image.contains("-debug") || image.ends_with("-dev");
-    !debug && ["distroless", "cgr.dev/", "/scratch", "-scratch", ":scratch"].iter().any(|word| image.contains(word))
+    !debug
+        && ["distroless", "cgr.dev/", "/scratch", "-scratch", ":scratch"]
+            .iter()
+            .any(|word| image.contains(word))
 }
 
 /// `30s`, as people and the agent write it.

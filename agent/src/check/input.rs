@@ -93,7 +93,8 @@ fn list(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut
     paths.sort();
     for path in paths {
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let manifest = path.extension().is_some_and(|end| matches!(end.to_str(), Some("yaml" | "yml" | "json")));
+        let manifest =
+            path.extension().is_some_and(|end| matches!(end.to_str(), Some("yaml" | "yml" | "json")));
         if hidden {
             continue;
         } else if path.is_dir() && depth < MAX_DEPTH {
@@ -160,10 +161,9 @@ pub(super) fn parse(bytes: &[u8], file: &Arc<str>, inventory: &mut Inventory) ->
             let line = error.location().map_or(1, |place| place.line());
             Misfit { line: lines_before + line, reason: reason(error, text) }
         })?;
-        inventory.add(&node, Some(file), lines_before).map_err(|Misfit { line, reason }| Misfit {
-            line: lines_before + line,
-            reason,
-        })?;
+        inventory
+            .add(&node, Some(file), lines_before)
+            .map_err(|Misfit { line, reason }| Misfit { line: lines_before + line, reason })?;
     }
     Ok(())
 }
@@ -171,7 +171,8 @@ pub(super) fn parse(bytes: &[u8], file: &Arc<str>, inventory: &mut Inventory) ->
 /// The message on one line, without the place.
 fn reason(error: &serde_saphyr::Error, text: &str) -> String {
     if text.contains("{{") && text.contains("}}") {
-        return "a template, not a manifest: render it first (helm template …), and check what it prints".into();
+        return "a template, not a manifest: render it first (helm template …), and check what it prints"
+            .into();
     }
     plain(error)
 }

@@ -35,7 +35,8 @@ pub(super) fn read(
     kubeconfig: Option<&Path>,
 ) -> io::Result<(Inventory, Vec<Problem>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut reader = Reader { inventory: Inventory { complete: true, ..Inventory::default() }, problems: vec![] };
+    let mut reader =
+        Reader { inventory: Inventory { complete: true, ..Inventory::default() }, problems: vec![] };
     runtime.block_on(async {
         match client(kubeconfig).await {
             Ok(client) => reader.all(&client, namespace).await,
@@ -94,7 +95,11 @@ impl Reader {
     /// `false`: nobody answers.
     async fn kind<K>(&mut self, client: &Client, namespace: Option<&str>, needed: bool) -> bool
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
     {
         let api: Api<K> = match namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),

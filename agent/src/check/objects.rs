@@ -49,7 +49,10 @@ impl Origin {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Rollout {
     /// A few at a time; what the manifest says of how many.
-    Rolling { unavailable: Option<IntOrString>, surge: Option<IntOrString> },
+    Rolling {
+        unavailable: Option<IntOrString>,
+        surge: Option<IntOrString>,
+    },
     Recreate,
     /// Not by a controller.
     ByHand,
@@ -342,7 +345,8 @@ fn typed<T: DeserializeOwned>(node: &Node) -> Result<T, Misfit> {
                 })
                 .collect(),
         );
-        let reason = if path.0.is_empty() { error.inner().to_string() } else { format!("{path}: {}", error.inner()) };
+        let reason =
+            if path.0.is_empty() { error.inner().to_string() } else { format!("{path}: {}", error.inner()) };
         Misfit { line: node.line_of(&path), reason }
     })
 }

@@ -103,7 +103,9 @@ fn uri(file: &str) -> String {
     let mut uri = if Path::new(plain).is_absolute() { "file://".to_owned() } else { String::new() };
     for byte in plain.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => uri.push(byte.into()),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
+                uri.push(byte.into())
+            }
             _ => {
                 let _ = write!(uri, "%{byte:02X}");
             }

@@ -44,7 +44,12 @@ pub(super) fn render(report: &Report<'_>) -> String {
             counted(Severity::Note, "note")
         ),
     };
-    let _ = writeln!(out, "{workloads}, {services}: {counts}");
+    let fatal = report.problems.iter().filter(|problem| problem.fatal).count();
+    let incomplete = match fatal {
+        0 => String::new(),
+        n => format!(" (incomplete: {n} of the inputs could not be read)"),
+    };
+    let _ = writeln!(out, "{workloads}, {services}: {counts}{incomplete}");
     out
 }
 
@@ -58,7 +63,11 @@ fn one(out: &mut String, finding: &Finding) {
     }
     if let Some(fix) = &finding.fix {
         let verb = if fix.replaces { "replace" } else { "add" };
-        let _ = writeln!(out, "{INDENT}{verb} in {}:", if fix.at.0.is_empty() { "it".into() } else { fix.at.to_string() });
+        let _ = writeln!(
+            out,
+            "{INDENT}{verb} in {}:",
+            if fix.at.0.is_empty() { "it".into() } else { fix.at.to_string() }
+        );
         for line in fix.yaml.lines() {
             let _ = writeln!(out, "{INDENT}  {line}");
         }

@@ -5,12 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Case, Draft, Finding, Rule, Severity};
-use crate::{
-    check::hooks::seconds,
-    cluster::Exposure,
-    contract::Contract,
-    drain::policy,
-};
+use crate::{check::hooks::seconds, cluster::Exposure, contract::Contract, drain::policy};
 
 /// Exception: no hook of lastcall's, nothing to fit in.
 pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {

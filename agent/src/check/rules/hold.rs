@@ -3,7 +3,7 @@
 use super::{Case, Draft, Finding, Member, Rule, Severity};
 use crate::check::{
     facts::Served,
-    hooks::{Hook, has_no_shell, needs_shell, script},
+    hooks::{Hook, has_no_shell, needs_shell, needs_shells_programs, script},
 };
 
 pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
@@ -13,10 +13,15 @@ pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
     without(case, found);
     for member in &case.members {
         match &member.hook {
-            Hook::Sleep(length) => sleep(case, member, length, found),
+            Hook::Sleep { length, command } => {
+                if command.is_empty() || runnable(case, member, command, found) {
+                    sleep(case, member, length, found);
+                }
+            }
             Hook::SleepAnd(command) => {
-                runnable(case, member, command, found);
-                sleep_and(case, member, found);
+                if runnable(case, member, command, found) {
+                    sleep_and(case, member, found);
+                }
             }
             Hook::Exec(command) => {
                 let fine = runnable(case, member, command, found);
@@ -50,7 +55,10 @@ fn skipped(case: &Case<'_>, found: &mut Vec<Finding>) {
         severity: Severity::Error,
         member: Some(member),
         path: member.path.clone(),
-        message: format!("{} asks for the hook, but the injection gives none: {why}", crate::check::facts::INJECT),
+        message: format!(
+            "{} asks for the hook, but the injection gives none: {why}",
+            crate::check::facts::INJECT
+        ),
         fix: mend(case, member),
     }));
 }
@@ -143,16 +151,19 @@ fn sleep_and(case: &Case<'_>, member: &Member<'_>, found: &mut Vec<Finding>) {
     if case.served == Served::No || case.runs_to_its_end() {
         return;
     }
-    found.push(case.finding(Draft {
-        rule: Rule::LeftoverSleep,
-        severity: Severity::Note,
-        member: Some(member),
-        path: member.path.down("lifecycle.preStop"),
-        message: "a sleep, and more: the hook can replace the sleep where SIGTERM does the rest (a container \
+    found.push(
+        case.finding(Draft {
+            rule: Rule::LeftoverSleep,
+            severity: Severity::Note,
+            member: Some(member),
+            path: member.path.down("lifecycle.preStop"),
+            message:
+                "a sleep, and more: the hook can replace the sleep where SIGTERM does the rest (a container \
                   has one preStop)"
-            .into(),
-        fix: None,
-    }));
+                    .into(),
+            fix: None,
+        }),
+    );
 }
 
 /// Whether the command can be run at all.
@@ -172,13 +183,14 @@ fn runnable(case: &Case<'_>, member: &Member<'_>, command: &[String], found: &mu
             Severity::Error,
             format!("{line:?} is looked for as one program's name: each word is an item of the list"),
         ))),
-        _ if needs_shell(command) && has_no_shell(image) => found.push(case.finding(draft(
+        _ if needs_shells_programs(command) && has_no_shell(image) => found.push(case.finding(draft(
             Severity::Error,
-            format!("the image {image} has no shell by its name: the hook fails, and SIGTERM comes at once"),
+            format!("the image {image} has no shell and no sleep by its name: the hook fails, and SIGTERM comes at once"),
         ))),
         _ => {
             if needs_shell(command) && matches!(member.hook, Hook::Exec(_)) {
-                let message = "it needs a shell in the image; a distroless one has none, and the hook would fail";
+                let message =
+                    "it needs a shell in the image; a distroless one has none, and the hook would fail";
                 found.push(case.finding(Draft { fix: None, ..draft(Severity::Note, message.into()) }));
             }
             return true;
@@ -193,15 +205,18 @@ fn calls_agent(case: &Case<'_>, member: &Member<'_>, command: &[String], found: 
     if !text.contains(&format!(":{}", case.settings.hook_port)) {
         return true;
     }
-    found.push(case.finding(Draft {
-        rule: Rule::ExecCallsAgent,
-        severity: Severity::Error,
-        member: Some(member),
-        path: member.path.down("lifecycle.preStop.exec.command"),
-        message: "from inside the pod nothing answers on the hook's port: the kubelet has to call it (httpGet)"
-            .into(),
-        fix: mend(case, member),
-    }));
+    found.push(
+        case.finding(Draft {
+            rule: Rule::ExecCallsAgent,
+            severity: Severity::Error,
+            member: Some(member),
+            path: member.path.down("lifecycle.preStop.exec.command"),
+            message:
+                "from inside the pod nothing answers on the hook's port: the kubelet has to call it (httpGet)"
+                    .into(),
+            fix: mend(case, member),
+        }),
+    );
     false
 }
 
@@ -209,14 +224,17 @@ fn other(case: &Case<'_>, member: &Member<'_>, found: &mut Vec<Finding>) {
     if !member.serves || case.runs_to_its_end() {
         return;
     }
-    found.push(case.finding(Draft {
-        rule: Rule::OtherHook,
-        severity: Severity::Note,
-        member: Some(member),
-        path: member.path.down("lifecycle.preStop"),
-        message: "a preStop of its own, and so nobody holds it: right if that waits until clients have gone, \
+    found.push(
+        case.finding(Draft {
+            rule: Rule::OtherHook,
+            severity: Severity::Note,
+            member: Some(member),
+            path: member.path.down("lifecycle.preStop"),
+            message:
+                "a preStop of its own, and so nobody holds it: right if that waits until clients have gone, \
                   and else a cut. A container has one preStop"
-            .into(),
-        fix: None,
-    }));
+                    .into(),
+            fix: None,
+        }),
+    );
 }

@@ -39,16 +39,19 @@ fn call(case: &Case<'_>, target: &str) -> Value {
 
 fn without(case: &Case<'_>, member: &Member<'_>, target: &str, found: &mut Vec<Finding>) {
     let at = member.path.down("lifecycle.preStop.httpGet");
-    found.push(case.finding(Draft {
-        rule: Rule::HostNetworkWithoutHost,
-        severity: Severity::Error,
-        member: Some(member),
-        message: "a hostNetwork pod has the node's address, and the call to it fails: on 127.0.0.1 the agent \
+    found.push(
+        case.finding(Draft {
+            rule: Rule::HostNetworkWithoutHost,
+            severity: Severity::Error,
+            member: Some(member),
+            message:
+                "a hostNetwork pod has the node's address, and the call to it fails: on 127.0.0.1 the agent \
                   takes it, with a path that says whose it is"
-            .into(),
-        fix: Some((at.clone(), call(case, target))),
-        path: at,
-    }));
+                    .into(),
+            fix: Some((at.clone(), call(case, target))),
+            path: at,
+        }),
+    );
 }
 
 /// Whether the path names this pod or this workload.
@@ -68,7 +71,9 @@ fn named(case: &Case<'_>, member: &Member<'_>, target: &str, found: &mut Vec<Fin
             !ours(namespace) || pod != name.name
         }
         // The only pod of a StatefulSet has a name that its template can know.
-        ["drain", namespace, pod] if stateful && case.replicas() == Some(1) => !ours(namespace) || !numbered(pod),
+        ["drain", namespace, pod] if stateful && case.replicas() == Some(1) => {
+            !ours(namespace) || !numbered(pod)
+        }
         ["drain", namespace, kind, workload] => {
             !ours(namespace) || !kind.eq_ignore_ascii_case(&name.kind) || workload != name.name
         }

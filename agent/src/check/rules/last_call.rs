@@ -9,17 +9,15 @@ use crate::{
     contract::{LastCall, Until, parameters},
 };
 
-/// Exceptions: `until=settled` says that the app drains by itself; `last-call=` that somebody has decided.
+/// Exceptions: `until=settled` says that the app drains by itself; `last-call=` that somebody has decided;
+/// parameters that are not understood are to be mended first.
 pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
     let Some(contract) = case.contract() else { return };
     if contract.until == Until::Settled || contract.last_call == LastCall::Off {
         return;
     }
-    let Some(member) = case
-        .members
-        .iter()
-        .filter(|member| member.hook.is_lastcall())
-        .max_by_key(|member| member.serves)
+    let Some(member) =
+        case.members.iter().filter(|member| member.hook.is_lastcall()).max_by_key(|member| member.serves)
     else {
         return;
     };
@@ -31,8 +29,10 @@ pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
     };
     let (clear, tls) = (numbers(false), numbers(true));
     let (path, query) = parameters::split(target);
-    if contract.last_call == LastCall::Default && !clear.is_empty() {
-        let query = if query.is_empty() { "last-call=http".into() } else { format!("{query}&last-call=http") };
+    let understood = member.hook.parameters().is_some_and(|(_, warnings)| warnings.is_empty());
+    if understood && contract.last_call == LastCall::Default && !clear.is_empty() {
+        let query =
+            if query.is_empty() { "last-call=http".into() } else { format!("{query}&last-call=http") };
         let fix = match injected {
             true => (member.path.down("lifecycle.preStop"), case.hook(&query)),
             false => (member.path.down("lifecycle.preStop.httpGet.path"), json!(join(path, &query))),

@@ -26,11 +26,10 @@ pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
                 severity: Severity::Warning,
                 member: Some(member),
                 path: member.path.down("lifecycle.preStop.httpGet.path"),
-                message: format!("{path} is taken for /drain: the hook's own pod drains, whatever the path names"),
-                fix: Some((
-                    member.path.down("lifecycle.preStop.httpGet.path"),
-                    json!(join("/drain", query)),
-                )),
+                message: format!(
+                    "{path} is taken for /drain: the hook's own pod drains, whatever the path names"
+                ),
+                fix: Some((member.path.down("lifecycle.preStop.httpGet.path"), json!(join("/drain", query)))),
             }));
         }
     }
@@ -89,15 +88,18 @@ fn scheme(case: &Case<'_>, member: &Member<'_>, found: &mut Vec<Finding>) {
         return;
     }
     let at = member.path.down("lifecycle.preStop.httpGet.scheme");
-    found.push(case.finding(Draft {
-        rule: Rule::HookScheme,
-        severity: Severity::Error,
-        member: Some(member),
-        message: "the agent answers plain HTTP: the kubelet's TLS handshake fails, and SIGTERM comes at once"
-            .into(),
-        fix: Some((at.clone(), json!("HTTP"))),
-        path: at,
-    }));
+    found.push(
+        case.finding(Draft {
+            rule: Rule::HookScheme,
+            severity: Severity::Error,
+            member: Some(member),
+            message:
+                "the agent answers plain HTTP: the kubelet's TLS handshake fails, and SIGTERM comes at once"
+                    .into(),
+            fix: Some((at.clone(), json!("HTTP"))),
+            path: at,
+        }),
+    );
 }
 
 fn taken(case: &Case<'_>, member: &Member<'_>, found: &mut Vec<Finding>) {

@@ -20,7 +20,9 @@ pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
     readiness(case, found);
     match &case.workload.rollout {
         Rollout::Recreate => recreate(case, found),
-        Rollout::Rolling { unavailable, surge } => last_pod(case, unavailable.as_ref(), surge.as_ref(), found),
+        Rollout::Rolling { unavailable, surge } => {
+            last_pod(case, unavailable.as_ref(), surge.as_ref(), found)
+        }
         Rollout::ByHand => {}
     }
 }
@@ -40,16 +42,19 @@ fn readiness(case: &Case<'_>, found: &mut Vec<Finding>) {
         return;
     }
     for member in serving.into_iter().filter(|member| !gated(member.container)) {
-        found.push(case.finding(Draft {
-            rule: Rule::NoReadinessProbe,
-            severity: severity(case),
-            member: Some(member),
-            path: member.path.clone(),
-            message: "no readiness probe: a new pod counts as ready before it can serve, and the rollout goes \
+        found.push(
+            case.finding(Draft {
+                rule: Rule::NoReadinessProbe,
+                severity: severity(case),
+                member: Some(member),
+                path: member.path.clone(),
+                message:
+                    "no readiness probe: a new pod counts as ready before it can serve, and the rollout goes \
                       on to stop an old one. Probe what answers only when the app can serve"
-                .into(),
-            fix: probe(member.container, case).map(|probe| (member.path.key("readinessProbe"), probe)),
-        }));
+                        .into(),
+                fix: probe(member.container, case).map(|probe| (member.path.key("readinessProbe"), probe)),
+            }),
+        );
     }
 }
 
@@ -65,8 +70,11 @@ fn probe(container: &Container, case: &Case<'_>) -> Option<Value> {
     };
     let period = 5;
     Some(if name.starts_with("http") && !name.starts_with("http2") {
-        let scheme = if name.starts_with("https") { "HTTPS" } else { "HTTP" };
-        json!({ "httpGet": { "path": "/", "port": port, "scheme": scheme }, "periodSeconds": period })
+        let mut get = json!({ "path": "/", "port": port });
+        if name.starts_with("https") {
+            get["scheme"] = json!("HTTPS");
+        }
+        json!({ "httpGet": get, "periodSeconds": period })
     } else {
         json!({ "tcpSocket": { "port": port }, "periodSeconds": period })
     })

@@ -24,7 +24,8 @@ pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
     for service in &case.services {
         local(case, service, found);
     }
-    let balanced = case.services.iter().filter_map(|object| Some((object, targets_pods(object, case.inventory)?)));
+    let balanced =
+        case.services.iter().filter_map(|object| Some((object, targets_pods(object, case.inventory)?)));
     // The slowest counts.
     if let Some((service, balancer)) = balanced.max_by_key(|(_, balancer)| *balancer == Balancer::Nlb) {
         balancer_targets(case, service, balancer, found);
@@ -46,7 +47,11 @@ fn local(case: &Case<'_>, service: &ServiceObject, found: &mut Vec<Finding>) {
     let replicated = matches!(case.workload.kind, WorkloadKind::Deployment | WorkloadKind::StatefulSet);
     let rolling = matches!(case.workload.rollout, Rollout::Rolling { .. });
     let few = case.replicas().unwrap_or(1) == 1;
-    if !replicated || !rolling || !few || (internal && !external && case.workload.kind == WorkloadKind::StatefulSet) {
+    if !replicated
+        || !rolling
+        || !few
+        || (internal && !external && case.workload.kind == WorkloadKind::StatefulSet)
+    {
         return;
     }
     found.push(case.finding(Draft {
