@@ -16,6 +16,7 @@ use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, pro
 use super::{Drain, Fallback, Happened, Services, probes, second_look::SecondLook};
 use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
+    contract::LastCall,
     kernel::{Attach, Attachment, observer::PodNumber},
     moment::Moment,
     sockets::{Dump, Filter, Link, LinkEvents, Namespace, TcpState},
@@ -42,6 +43,10 @@ pub(super) struct Eyes {
     namespace: Namespace,
     number: Option<PodNumber>,
     attachments: BTreeMap<u32, Attachment>,
+    /// Links with the last call's programs.
+    announcing: BTreeSet<u32>,
+    /// Clients of some port are to be told to leave.
+    announces: bool,
     addresses: BTreeSet<IpAddr>,
     fallback: Option<Fallback>,
     /// Bytes received on counted sockets at the last dump, and packets that had come in when it began: one
@@ -63,6 +68,8 @@ impl Eyes {
             namespace,
             number: None,
             attachments: BTreeMap::new(),
+            announcing: BTreeSet::new(),
+            announces: false,
             addresses: BTreeSet::new(),
             fallback: None,
             witnessed: None,
@@ -82,8 +89,50 @@ impl Eyes {
                 drain,
                 facts.into_iter().flat_map(|f| f.health_paths.iter().map(String::as_str)),
             );
+            eyes.announce(drain).await;
         }
         eyes
+    }
+
+    /// Attaches the last call's programs where they are wanted and not there yet.
+    pub(super) async fn announce(&mut self, drain: &Drain) {
+        if !self.announces || self.services.announcer.is_none() {
+            return;
+        }
+        let Some(observer) = self.services.observer.clone() else { return };
+        let missing: Vec<(u32, Attach)> = self
+            .attachments
+            .iter()
+            .filter(|(index, _)| !self.announcing.contains(index))
+            .map(|(i, a)| (*i, a.how()))
+            .collect();
+        if missing.is_empty() {
+            return;
+        }
+        let names: BTreeMap<u32, String> = match self.namespace.links_async().await {
+            Ok(links) => links.into_iter().map(|l| (l.index, l.name)).collect(),
+            Err(_) => return,
+        };
+        for (index, how) in missing {
+            let Some(name) = names.get(&index).cloned() else { continue };
+            // Not again, whatever comes of it.
+            self.announcing.insert(index);
+            let _place = self.services.paces.enter().await;
+            let observer = Arc::clone(&observer);
+            match self.namespace.within(move || observer.attach_last_call(&name, how)).await {
+                Ok(Ok(more)) => {
+                    if let Some(attachment) = self.attachments.get_mut(&index) {
+                        attachment.and(more);
+                    }
+                }
+                Ok(Err(e)) => {
+                    tracing::warn!(error = %crate::causes(&e), "{drain}: no client is told to leave");
+                }
+                Err(e) => {
+                    tracing::debug!(error = %crate::causes(&e), "{drain}: gone before its clients were told")
+                }
+            }
+        }
     }
 
     /// Tells the kernel which paths only health checks ask for. A hook may be earlier than the pod's facts.
@@ -152,6 +201,7 @@ impl Eyes {
         let present: BTreeSet<u32> = links.iter().map(|l| l.index).collect();
         let gone: Vec<u32> = self.attachments.keys().filter(|i| !present.contains(i)).copied().collect();
         for index in gone {
+            self.announcing.remove(&index);
             if let Some(attachment) = self.attachments.remove(&index) {
                 attachment.abandon();
             }
@@ -216,6 +266,10 @@ impl Eyes {
                 .map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p }))
                 .collect()
         };
+        let announces = drain.contract.last_call == LastCall::Http;
+        let wanted: Vec<_> =
+            wanted.into_iter().map(|(k, p)| (k, Port { announce: u8::from(announces), ..p })).collect();
+        self.announces |= wanted.iter().any(|(_, p)| p.announce != 0);
         if let Err(e) = observer.set_ports(number, wanted) {
             tracing::warn!(error = %crate::causes(&e), "{drain}: its ports find no place in the kernel's map");
             self.fall_back(drain, Fallback::AttachFailed);
@@ -333,6 +387,9 @@ impl Eyes {
         }
         if let (Some(observer), Some(number)) = (&self.services.observer, self.number) {
             self.services.wakes.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            if let Some(announcer) = &self.services.announcer {
+                announcer.forget(number);
+            }
             observer.forget(number);
         }
     }

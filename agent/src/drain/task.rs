@@ -210,6 +210,7 @@ impl Task {
     /// A dump into the ledger; entries that it proves gone out of the table.
     async fn dump(&mut self) {
         self.dumped_at = Some(Moment::now());
+        self.eyes.announce(&self.drain).await;
         let Some(dump) = self.eyes.dump(&self.drain).await else {
             self.dumps = Dumps::Failing;
             return;
