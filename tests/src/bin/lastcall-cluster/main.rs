@@ -102,6 +102,7 @@ fn go(args: &Args) -> Result<ExitCode> {
             return with_cluster(args, &home, |cluster| rollout::run(cluster, rollout));
         }
         Verb::Up { .. } => {
+            boot::ensure_none()?;
             if !supervise::run_as_child()?.success() {
                 boot::down(&home, true)?;
                 return Ok(ExitCode::FAILURE);
