@@ -136,7 +136,7 @@ impl Agent {
         let log = self.log()?;
         // Before the JSON stand the runtime's time and stream.
         let lines = log.lines().filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok());
-        Ok(lines.map(|line: Value| Line::of(&line["fields"])).collect())
+        Ok(lines.map(|line: Value| Line::of(&line)).collect())
     }
 }
 
@@ -150,13 +150,13 @@ struct Line {
 }
 
 impl Line {
-    fn of(fields: &Value) -> Self {
-        let text = |name: &str| fields[name].as_str().map(str::to_owned);
+    fn of(line: &Value) -> Self {
+        let text = |name: &str| line[name].as_str().map(str::to_owned);
         Self {
             message: text("message").unwrap_or_default(),
             pod: text("pod").unwrap_or_default(),
             outcome: text("outcome"),
-            seconds: fields["seconds"].as_f64(),
+            seconds: line["seconds"].as_f64(),
         }
     }
 

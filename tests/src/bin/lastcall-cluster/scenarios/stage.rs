@@ -77,7 +77,9 @@ impl Stage<'_> {
         let address: IpAddr = pod.ip().context("the pod has no address")?.parse()?;
         // One now, the next in a quarter of an hour.
         let traffic = Traffic { post: true, work_ms: millis, keep: 0, rate: 0.001 };
-        let ask = Ask { load: Load::start(self.cluster, &traffic, SocketAddr::new(address, PORT))?, began: Instant::now() };
+        let mut load = Load::start(self.cluster, &traffic, SocketAddr::new(address, PORT), 0)?;
+        load.begins()?;
+        let ask = Ask { load, began: Instant::now() };
         self.connected(pod, 1)?;
         Ok(ask)
     }
