@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::home::INSIDE;
-use crate::run::run;
+use crate::run::{output, run};
 
 /// Where `deploy/` puts it.
 pub(crate) const NAMESPACE: &str = "lastcall";
@@ -29,7 +29,9 @@ pub(crate) struct Agent {
 impl Agent {
     /// Installs it, and waits until it is ready.
     pub(crate) fn install(cluster: &Cluster) -> Result<Self> {
-        let file = env::var_os("LASTCALL_E2E_MANIFEST").map(PathBuf::from).context("LASTCALL_E2E_MANIFEST is not set")?;
+        let file = env::var_os("LASTCALL_E2E_MANIFEST")
+            .map(PathBuf::from)
+            .context("LASTCALL_E2E_MANIFEST is not set")?;
         let manifests = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         if cluster.is_own() {
             let mut import = cluster.node("ctr");
@@ -55,7 +57,8 @@ impl Agent {
         if let Err(error) = self.cluster.kubectl_with(&words, "", READY + Duration::from_secs(10)) {
             let log = self.log().unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(10).collect();
-            return Err(error).with_context(|| format!("the agent does not get ready; its last words: {last:#?}"));
+            return Err(error)
+                .with_context(|| format!("the agent does not get ready; its last words: {last:#?}"));
         }
         Ok(())
     }
@@ -67,6 +70,14 @@ impl Agent {
         self.cluster.kubectl_with(&words, &self.manifests, Duration::from_secs(100)).map(drop)
     }
 
+    /// SIGKILL of its process.
+    pub(crate) fn kill(&self) -> Result<()> {
+        self.remember()?;
+        let pid = output(self.cluster.node("pgrep").args(["-x", "lastcall"]), "", READY)?.stdout;
+        let pid = String::from_utf8_lossy(&pid).trim().to_owned();
+        run(self.cluster.node("kill").args(["-KILL", &pid]), READY)
+    }
+
     /// What this installation's agents have logged, those of before a restart included.
     pub(crate) fn log(&self) -> Result<String> {
         if !self.cluster.is_own() {
@@ -74,7 +85,9 @@ impl Agent {
         }
         // The kubelet's own files, which do not need the API server.
         let mut text = self.past().clone();
-        for folder in fs::read_dir(self.cluster.home().node().join("podlogs")).context("logs of pods")?.flatten() {
+        for folder in
+            fs::read_dir(self.cluster.home().node().join("podlogs")).context("logs of pods")?.flatten()
+        {
             if !folder.file_name().to_string_lossy().starts_with(&format!("{NAMESPACE}_")) {
                 continue;
             }
@@ -100,7 +113,8 @@ impl Agent {
     pub(crate) fn outcomes(&self, pods: &[String]) -> Vec<String> {
         let said = self.said().unwrap_or_default();
         let end = |pod: &String| {
-            let line = said.iter().rev().find(|line| line.ends() && line.pod.ends_with(&format!("/{pod}")))?;
+            // The first: the object may be Terminating for longer than the pod lives.
+            let line = said.iter().find(|line| line.ends() && line.pod.ends_with(&format!("/{pod}")))?;
             Some(format!("{} {:.1} s", line.outcome.as_deref()?, line.seconds?))
         };
         pods.iter().map(|pod| end(pod).unwrap_or_else(|| "no word of it".to_owned())).collect()
@@ -123,7 +137,7 @@ impl Agent {
     fn hear<T>(&self, what: &str, limit: Duration, look: impl Fn(&Line) -> Option<T>) -> Result<T> {
         let until = Instant::now() + limit;
         while Instant::now() < until {
-            if let Some(heard) = self.said()?.iter().rev().find_map(&look) {
+            if let Some(heard) = self.said()?.iter().find_map(&look) {
                 return Ok(heard);
             }
             // A file has no event to wait for.

@@ -260,11 +260,18 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts it; nothing is sent yet, but to warm up.
-    pub(crate) fn start(cluster: &Cluster, traffic: &Traffic, target: SocketAddr, warm_up: u32) -> Result<Self> {
+    pub(crate) fn start(
+        cluster: &Cluster,
+        traffic: &Traffic,
+        target: SocketAddr,
+        warm_up: u32,
+    ) -> Result<Self> {
         let mut command = cluster.client(std::env::current_exe()?);
         command.args(["load", "--target", &target.to_string(), "--rate", &traffic.rate.to_string()]);
         command.args(["--keep", &traffic.keep.to_string(), "--work-ms", &traffic.work_ms.to_string()]);
         command.args(["--warm-up", &warm_up.to_string()]);
+        // Slow is not failed: ten seconds more than the app takes.
+        command.args(["--timeout-seconds", &(10 + traffic.work_ms.div_ceil(1000)).to_string()]);
         if traffic.post {
             command.arg("--post");
         }

@@ -81,16 +81,23 @@ fn run(
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<Outcome>> {
     pods.wait(READY, "pods to measure", |all| {
-        let ready = |trial: &&Trial| of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS;
+        let ready =
+            |trial: &&Trial| of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS;
         (trials.iter().filter(ready).count() == trials.len()).then_some(())
     })?;
-    let old: Vec<(String, String)> =
-        pods.all().into_iter().filter(|(_, pod)| pod.namespace == NAMESPACE).map(|(uid, pod)| (pod.app, uid)).collect();
+    let old: Vec<(String, String)> = pods
+        .all()
+        .into_iter()
+        .filter(|(_, pod)| pod.namespace == NAMESPACE)
+        .map(|(uid, pod)| (pod.app, uid))
+        .collect();
     let mut loads = Vec::new();
     for trial in trials {
         let target = match balancers.get(&trial.name) {
             Some(balancer) => balancer.address,
-            None => address(cluster, trial).with_context(|| format!("the address of Service {}", trial.name))?,
+            None => {
+                address(cluster, trial).with_context(|| format!("the address of Service {}", trial.name))?
+            }
         };
         loads.push(Load::start(cluster, &trial.traffic, target, 20)?);
     }
@@ -112,7 +119,10 @@ fn run(
                 scope.spawn(move || finish(pods, trial, &old, load))
             })
             .collect();
-        waiting.into_iter().map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
+        waiting
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .collect()
     });
     let outcomes = trials.iter().zip(finished).map(|(trial, outcome)| {
         let described = Outcome {
@@ -122,7 +132,9 @@ fn run(
             ..Outcome::default()
         };
         match outcome {
-            Ok(outcome) => Outcome { name: described.name, load: described.load, service: described.service, ..outcome },
+            Ok(outcome) => {
+                Outcome { name: described.name, load: described.load, service: described.service, ..outcome }
+            }
             Err(error) => Outcome { error: Some(format!("{error:#}")), ..described },
         }
     });
@@ -160,7 +172,9 @@ fn address(cluster: &Cluster, trial: &Trial) -> Result<SocketAddr> {
         Way::ClusterIp | Way::Balancer => {
             Ok(SocketAddr::new(spec["clusterIP"].as_str().context("no clusterIP")?.parse()?, 80))
         }
-        Way::NodePort | Way::NodePortLocal => Ok(SocketAddr::new(cluster.address(false)?, port.context("no nodePort")?)),
+        Way::NodePort | Way::NodePortLocal => {
+            Ok(SocketAddr::new(cluster.address(false)?, port.context("no nodePort")?))
+        }
         Way::NodePort6 => Ok(SocketAddr::new(cluster.address(true)?, port.context("no nodePort")?)),
     }
 }
@@ -203,7 +217,16 @@ fn feed_balancers(
             added.push(pod.uid().to_owned());
             balancer.add(&target)?;
             let condition = json!({ "status": { "conditions": [{ "type": GATE, "status": "True" }] } });
-            let words = ["-n", NAMESPACE, "patch", "pod", &pod.name, "--subresource=status", "-p", &condition.to_string()];
+            let words = [
+                "-n",
+                NAMESPACE,
+                "patch",
+                "pod",
+                &pod.name,
+                "--subresource=status",
+                "-p",
+                &condition.to_string(),
+            ];
             cluster.kubectl(&words)?;
         }
     }

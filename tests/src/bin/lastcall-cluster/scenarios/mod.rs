@@ -138,7 +138,8 @@ impl Place<'_> {
     fn play(&self, scenario: &Scenario) {
         let started = Instant::now();
         let namespace = scenario.name.replace('_', "-");
-        let stage = Stage { cluster: self.cluster, pods: self.pods, agent: self.agent, namespace: &namespace };
+        let stage =
+            Stage { cluster: self.cluster, pods: self.pods, agent: self.agent, namespace: &namespace };
         let played = stage.open(&(scenario.labels)()).and_then(|()| (scenario.play)(&stage));
         let took = started.elapsed().as_secs_f64();
         match &played {

@@ -31,7 +31,8 @@ impl Stage<'_> {
     /// Makes the scenario's namespace, with labels.
     pub(super) fn open(&self, labels: &Value) -> Result<()> {
         let metadata = json!({ "name": self.namespace, "labels": labels });
-        self.cluster.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }).to_string())
+        self.cluster
+            .apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }).to_string())
     }
 
     /// Ends whatever is left of it, without waiting.
@@ -74,34 +75,54 @@ impl Stage<'_> {
 
     /// A request that takes so long in the app, on a connection of its own; it is on its way when this returns.
     pub(super) fn ask(&self, pod: &Seen, millis: u32) -> Result<Ask> {
+        self.ask_at(pod, PORT, millis)
+    }
+
+    /// The same at another port.
+    pub(super) fn ask_at(&self, pod: &Seen, port: u16, millis: u32) -> Result<Ask> {
         let address: IpAddr = pod.ip().context("the pod has no address")?.parse()?;
         // One now, the next in a quarter of an hour.
         let traffic = Traffic { post: true, work_ms: millis, keep: 0, rate: 0.001 };
-        let mut load = Load::start(self.cluster, &traffic, SocketAddr::new(address, PORT), 0)?;
+        let mut load = Load::start(self.cluster, &traffic, SocketAddr::new(address, port), 0)?;
         load.begins()?;
         let ask = Ask { load, began: Instant::now() };
-        self.connected(pod, 1)?;
+        self.connected(SocketAddr::new(address, port))?;
         Ok(ask)
     }
 
-    /// Waits until a pod has so many connections to its port from outside, as its own kernel counts.
-    fn connected(&self, pod: &Seen, count: usize) -> Result<()> {
+    /// Waits until a client has a connection to there.
+    fn connected(&self, to: SocketAddr) -> Result<()> {
         if !self.cluster.is_own() {
             thread::sleep(Duration::from_secs(1));
             return Ok(());
         }
-        let address = pod.ip().unwrap_or_default();
         let until = Instant::now() + SOON;
         while Instant::now() < until {
             let mut ss = self.cluster.node("ip");
-            ss.args(["netns", "exec", "client", "ss", "-Htn", "state", "established", "dst", address]);
-            let open = String::from_utf8_lossy(&ss.output()?.stdout).lines().count();
-            if open >= count {
+            ss.args([
+                "netns",
+                "exec",
+                "client",
+                "ss",
+                "-Htn",
+                "state",
+                "established",
+                "dst",
+                &to.to_string(),
+            ]);
+            if !ss.output()?.stdout.is_empty() {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(20));
         }
-        bail!("no connection to {address}")
+        bail!("no connection to {to}")
+    }
+
+    /// New connections to a Service's nodePort, so many a second; its first request is not sent yet.
+    pub(super) fn load(&self, service: &str, rate: f64) -> Result<Load> {
+        let text = self.kubectl(&["get", "service", service, "-o", "jsonpath={.spec.ports[0].nodePort}"])?;
+        let target = SocketAddr::new(self.cluster.address(false)?, text.parse().context("nodePort")?);
+        Load::start(self.cluster, &Traffic { post: false, work_ms: 0, keep: 0, rate }, target, 10)
     }
 
     /// When a pod's object went: seconds from its deletion, or from now where there is none.

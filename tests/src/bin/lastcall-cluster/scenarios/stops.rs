@@ -91,7 +91,8 @@ fn active_deadline(stage: &Stage<'_>) -> Result<()> {
     pod["spec"]["restartPolicy"] = json!("Never");
     stage.apply(vec![pod])?;
     let pod = stage.ready_pod("web")?;
-    let started = pod.object["status"]["startTime"].as_str().context("no startTime")?.parse::<jiff::Timestamp>()?;
+    let started =
+        pod.object["status"]["startTime"].as_str().context("no startTime")?.parse::<jiff::Timestamp>()?;
     let left = 20.0 - jiff::Timestamp::now().duration_since(started).as_secs_f64();
     ensure!(left > 2.0, "this machine is too slow: the pod has {left:.1} s left");
     let ask = stage.ask(&pod, (left * 1000.0) as u32 + 6_000)?;
@@ -244,7 +245,8 @@ fn deadline_event(stage: &Stage<'_>) -> Result<()> {
     for _ in 0..50 {
         let events: Value = serde_json::from_str(&stage.kubectl(&words)?)?;
         let ours = events["items"].as_array().into_iter().flatten().find(|event| {
-            event["type"] == "Warning" && event["reportingController"].as_str().is_some_and(|c| c.contains("lastcall"))
+            event["type"] == "Warning"
+                && event["reportingController"].as_str().is_some_and(|c| c.contains("lastcall"))
         });
         if let Some(event) = ours {
             ensure!(event["regarding"]["uid"] == pod.uid(), "it is about another object: {event}");
@@ -290,7 +292,14 @@ fn kubectl_drain(stage: &Stage<'_>) -> Result<()> {
     let asks = [stage.ask(&old[0], WORK)?, stage.ask(&old[1], WORK)?];
     let node = stage.cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"])?;
     let drained = stage.cluster.kubectl_with(
-        &["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=app=web", "--timeout=80s"],
+        &[
+            "drain",
+            &node,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            "--pod-selector=app=web",
+            "--timeout=80s",
+        ],
         "",
         SOON,
     );
