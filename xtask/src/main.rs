@@ -4,6 +4,7 @@ mod apt;
 mod build;
 mod child;
 mod demo;
+mod e2e;
 mod ebpf;
 mod kernel_object;
 mod linker;
@@ -50,6 +51,13 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Boot a real one-node Kubernetes on this machine and measure and test lastcall in it
+    #[command(disable_help_flag = true)]
+    E2e {
+        /// For the driver, as they are: up, down, shell, test, rollout; --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB")]
+        arguments: Vec<OsString>,
+    },
     /// Check the house rules that the compiler does not check
     Tidy,
 }
@@ -75,6 +83,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let arguments: Vec<OsString> = json.into_iter().flatten().chain(options).collect();
             demo::run(&workspace, &arguments)
         }
+        Verb::E2e { arguments } => e2e::run(&workspace, &arguments),
         Verb::Tidy => tidy::run(&workspace),
     }
 }

@@ -35,20 +35,35 @@ pub struct AgentArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pods")]
 pub struct SourceArgs {
-    /// Manifests of Pods, EndpointSlices and Services: a file, or a directory of files
+    /// Manifests of Pods, EndpointSlices and Services, instead of a cluster: a file, or a directory
     ///
     /// YAML or JSON as `kubectl get pods,endpointslices,services -o yaml` prints them, a List or
     /// single documents. Watched: a change counts at once, and a file that cannot be read keeps what
     /// it said last.
     #[arg(long, value_name = "DIR|FILE", env = "LASTCALL_ENDPOINTS", value_parser = path)]
-    pub endpoints: PathBuf,
+    pub endpoints: Option<PathBuf>,
+
+    /// How to reach the API server [default: as a pod of the cluster, by its service account]
+    ///
+    /// A kubeconfig; its current context counts. For an agent that does not run in a pod.
+    #[arg(long, value_name = "FILE", env = "LASTCALL_KUBECONFIG", value_parser = path,
+          conflicts_with = "endpoints")]
+    pub kubeconfig: Option<PathBuf>,
 
     /// Name of this node
     ///
-    /// Only pods whose spec.nodeName is this one are tracked. Leave it out where the manifests hold
-    /// nothing but this node's pods.
+    /// Only pods whose spec.nodeName is this one are tracked. Needed with a cluster. With --endpoints,
+    /// leave it out where the manifests hold nothing but this node's pods.
     #[arg(long, value_name = "NAME", env = "LASTCALL_NODE_NAME")]
     pub node_name: Option<String>,
+
+    /// Which EndpointSlices of the cluster are watched
+    ///
+    /// They inform: ports, protocols, the kind of Service. `all` spares a drain the few milliseconds in
+    /// which its namespace is listed, and costs the API server every slice to every node: not for more
+    /// than 200 nodes. With `none`, every drain settles as behind a Service of unknown kind (10 s).
+    #[arg(long, value_name = "WHICH", env = "LASTCALL_ENDPOINT_SLICES", default_value = "draining")]
+    pub endpoint_slices: EndpointSlices,
 }
 
 /// The preStop hook, and what bounds it.
@@ -269,6 +284,17 @@ pub enum Attach {
     /// A clsact qdisc and a filter: every kernel.
     Clsact,
     /// Not at all: sockets are polled, every 100 ms.
+    None,
+}
+
+/// Which EndpointSlices are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EndpointSlices {
+    /// Those of namespaces in which a pod of this node drains, for a minute longer than it does.
+    Draining,
+    /// All of the cluster.
+    All,
+    /// None.
     None,
 }
 

@@ -99,8 +99,10 @@ fn slips_get_an_answer_that_helps() {
 }
 
 #[test]
-fn the_source_is_required() {
-    assert!(typed("lastcall agent").unwrap_err().contains("--endpoints <DIR|FILE>"));
+fn one_source_or_the_other() {
+    let said = typed("lastcall agent --endpoints /pods --kubeconfig /config").unwrap_err();
+    assert!(said.contains("cannot be used with"), "{said}");
+    assert!(typed("lastcall agent --node-name a").is_ok(), "a pod of a cluster needs no more");
 }
 
 #[test]

@@ -168,6 +168,8 @@ impl<'a> Joiner<'a> {
                 let grace = pod.object.then(|| pod.termination_grace.unwrap_or(DEFAULT_GRACE));
                 Some(Deletion { timestamp: None, grace, withdrawn })
             }
+            // A list from a cache that lags may be older than the deletion, which nothing takes back.
+            None if self.from_slices.is_none() && before.is_some() => return before.cloned(),
             None => None,
         };
         end::advance(before, seen, now)

@@ -17,6 +17,7 @@
 //! | [`handle`] | the same, shared | queries and notices for tasks |
 //! | [`manifests`] | a directory or file | the whole set of records, again on every change |
 
+pub mod api;
 mod end;
 mod exposure;
 pub mod handle;

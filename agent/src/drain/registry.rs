@@ -52,6 +52,16 @@ impl Drains {
         self.lock().clone()
     }
 
+    /// The pods that drain at the moment of asking and are not decided, as far as they have names.
+    pub fn draining(&self) -> impl Fn() -> BTreeSet<PodName> + Send + Sync + 'static {
+        let running = Arc::clone(&self.running);
+        move || {
+            let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            let undecided = running.iter().filter(|drain| drain.progress.borrow().verdict.is_none());
+            undecided.filter_map(|drain| drain.name()).collect()
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Drain>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -130,6 +130,12 @@ catalogue! {
         "Such events that found no place in the ring; the next reconcile makes up for them.";
     MANIFEST_PROBLEMS: Kind::Gauge, "lastcall_manifest_problems", "files", [],
         "Manifests that cannot be read; what they said last still holds.";
+    API_REACHABLE: Kind::Gauge, "lastcall_api_reachable", "boolean", [],
+        "0 when the last request to the API server found none; 1 also where there is none to reach (--endpoints).";
+    API_REQUESTS: Kind::Counter, "lastcall_api_requests_total", "requests", [],
+        "Requests to the API server.";
+    API_FAILURES: Kind::Counter, "lastcall_api_failures_total", "requests", [],
+        "Requests to the API server that failed or were refused.";
     EBPF_AVAILABLE: Kind::Gauge, "lastcall_ebpf_available", "boolean", [],
         "1 when the kernel programs are loaded, 0 when sockets are polled instead.";
     BUILD_INFO: Kind::Gauge, "lastcall_build_info", "constant 1", [VERSION],

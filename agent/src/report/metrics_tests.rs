@@ -6,7 +6,7 @@ use super::{
     catalogue::{self, ALL, Kind},
     labels::{BadRequest, Correction, Fallback, Labels, OTHER, Outcome},
     metrics::{MAX_WORKLOADS, Metrics},
-    scrape::{ConnectionCounts, HookCalls, Reading},
+    scrape::{ApiReading, ConnectionCounts, HookCalls, Reading},
 };
 
 fn shop() -> Labels {
@@ -32,6 +32,7 @@ fn used() -> Metrics {
             no_name: 17,
         },
         manifest_problems: 18,
+        api: Some(ApiReading { reachable: false, requests: 20, failures: 21 }),
         ebpf_available: true,
     });
     metrics.drain_ended(&shop(), Outcome::Drained, Duration::from_millis(4200));
@@ -155,6 +156,9 @@ fn what_is_counted_is_shown() {
         "lastcall_hook_calls_total{kind=\"not_the_kubelet\"} 16",
         "lastcall_hook_calls_total{kind=\"no_name\"} 17",
         "lastcall_manifest_problems 18",
+        "lastcall_api_reachable 0",
+        "lastcall_api_requests_total 20",
+        "lastcall_api_failures_total 21",
         "lastcall_ebpf_available 1",
         "lastcall_drains_total{namespace=\"shop\",outcome=\"drained\",workload=\"Deployment/web\"} 1",
         "lastcall_drain_duration_seconds_sum{outcome=\"drained\"} 4.2",

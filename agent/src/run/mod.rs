@@ -3,16 +3,19 @@
 //! Listeners before the hook programs that send calls to them; the programs before the source that
 //! starts drains; ready when all three are.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     causes,
     cli::agent::Attach as AttachFlag,
-    cluster::{Changes, Cluster, Options, PodFacts, manifests::Manifests},
+    cluster::{Changes, PodFacts, PodName, api::Api},
     config::Config,
     drain::{AttachChoice, Drains, Paces, Services},
     hook::{
@@ -23,7 +26,7 @@ use crate::{
     kernel::{self, Attach, Edges, Hook, HookOptions, Observer},
     report::{
         metrics::Metrics,
-        ready::{Heartbeat, Readiness},
+        ready::{Heartbeat, Latch, Readiness},
         serve,
     },
     sockets::{Namespaces, OpeningRates},
@@ -35,6 +38,7 @@ mod held;
 mod kubelet;
 mod log;
 mod pages;
+mod source;
 mod telling;
 mod waits;
 
@@ -67,6 +71,8 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         readiness.latch("hook listener"),
         readiness.latch("kernel programs"),
     );
+    let cluster = source::cluster(&config);
+    let source = source::Source::open(&config, &cluster).await?;
     let heartbeat = Heartbeat::new(HEARTBEAT);
     let metrics = Arc::new(Metrics::new());
     let pages = serve::Pages {
@@ -108,14 +114,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tokio::spawn(kubelet::follow(config.clone(), namespaces.clone(), Arc::clone(hook)));
     }
 
-    let cluster = Cluster::new(Options {
-        node_name: config.node_name.clone(),
-        hook_port: config.hook_port,
-        slices_start_drains: true,
-    });
-    let manifests = Manifests::open(&config.endpoints, cluster.clone())?;
-    let problems = manifests.problems();
-    let told = telling::Telling::new(Arc::clone(&metrics));
+    let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
     let services = Arc::new(Services {
         cluster: cluster.clone(),
         observer: observer.clone(),
@@ -137,7 +136,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tracing::warn!(error = %causes(&e), "--ignore-sources: connections of some will count");
     }
     let drains = Arc::new(Drains::new(Arc::clone(&services)));
-    let node = Arc::new(pages::Node::new(&config, Arc::clone(&drains), hook.clone(), problems));
+    let node = Arc::new(pages::Node::new(&config, Arc::clone(&drains), hook.clone(), source.told()));
     metrics.read_from({
         let node = Arc::clone(&node);
         move || node.reading()
@@ -158,10 +157,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     // What is known already is in the kernel before the agent says that it is ready: from then on its
     // absence is a sleep of the right length.
     let mut follower = Follower::new(Arc::clone(&drains), hook.clone(), config.bounds.nobody_home_wait);
+    follower.api = source.api().cloned();
     follower.catch_up();
-    tokio::spawn(follower.run());
-    tokio::spawn(manifests.run());
-    source_read.done(config.endpoints.display().to_string());
+    if let Some(health) = source.told().health().cloned() {
+        readiness.condition("API server", move || health.pods());
+    }
+    let draining = drains.draining();
+    let read = source.follow(&cluster, Arc::new(draining));
+    tokio::spawn(follower.run(read, source_read));
 
     let stop = CancellationToken::new();
     let desk = Arc::new(desk::NodeDesk::new(drains, hook.clone(), Arc::clone(&node), metrics));
@@ -175,7 +178,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let server = HookServer::new(desk, store, Limits::default());
     let held = server.held();
     let serving = tokio::spawn(server.serve(listeners, stop.clone()));
-    tracing::info!(endpoints = %config.endpoints.display(), hook_port = config.hook_port, "ready");
+    tracing::info!(source = %config.source, hook_port = config.hook_port, "hooks are answered");
     main_loop(&heartbeat, held).await?;
     stop.cancel();
     serving.await.context("the hook server ended badly")?;
@@ -188,13 +191,14 @@ struct Follower {
     drains: Arc<Drains>,
     waits: waits::Waits,
     changes: Changes,
+    api: Option<Api>,
 }
 
 impl Follower {
     fn new(drains: Arc<Drains>, hook: Option<Arc<Hook>>, nobody_home: Duration) -> Self {
         let changes = drains.services().cluster.subscribe();
         let waits = waits::Waits::new(hook, nobody_home, drains.services());
-        Self { drains, waits, changes }
+        Self { drains, waits, changes, api: None }
     }
 
     /// Everything that is known by now.
@@ -203,18 +207,41 @@ impl Follower {
         for facts in cluster.snapshot() {
             self.look_at(&facts);
         }
-        self.waits.forget_strangers(&cluster);
     }
 
-    async fn run(mut self) {
+    /// `read`: all pods are known. What an earlier agent left in the kernel is worth more until then.
+    async fn run(mut self, read: oneshot::Receiver<()>, latch: Latch) {
+        let mut read = Some((read, latch));
         loop {
-            for name in self.changes.next().await {
-                match self.drains.services().cluster.pod(&name) {
-                    Some(facts) => self.look_at(&facts),
-                    None => self.waits.remove(&name),
+            let known = async {
+                match &mut read {
+                    Some((read, _)) => read.await.is_ok(),
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                known = known => {
+                    let latch = read.take().map(|(_, latch)| latch);
+                    if known {
+                        self.catch_up();
+                        self.waits.forget_strangers(&self.drains.services().cluster);
+                        latch.into_iter().for_each(|latch| latch.done("all pods of the node are known"));
+                    }
+                }
+                names = self.changes.next() => self.news(names),
             }
         }
+    }
+
+    fn news(&mut self, names: BTreeSet<PodName>) {
+        for name in names {
+            match self.drains.services().cluster.pod(&name) {
+                Some(facts) => self.look_at(&facts),
+                None => self.waits.remove(&name),
+            }
+        }
+        // A drain may have got its name by it, and so its namespace.
+        self.api.iter().for_each(Api::look);
     }
 
     fn look_at(&mut self, facts: &Arc<PodFacts>) {

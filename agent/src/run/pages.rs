@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use crate::{
-    cluster::{Transport, manifests::Problems},
+    cluster::Transport,
     config::Config,
     contract::Until,
     drain::{Drain, Drains},
@@ -16,11 +16,12 @@ use crate::{
     moment::Moment,
     report::{
         labels::ConnectionState,
-        scrape::{ConnectionCounts, HookCalls, Reading},
+        scrape::{ApiReading, ConnectionCounts, HookCalls, Reading},
         status::{
             ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known as KnownStatus, KnownCounts, NodeStatus,
         },
     },
+    run::source::Told,
 };
 
 /// More connections of one pod than a page shows.
@@ -29,23 +30,18 @@ const MAX_LINES: usize = 1000;
 pub(super) struct Node {
     drains: Arc<Drains>,
     hook: Option<Arc<Hook>>,
-    problems: Problems,
+    source: Told,
     table_capacity: u64,
     started: Moment,
     edges: AtomicU64,
 }
 
 impl Node {
-    pub(super) fn new(
-        config: &Config,
-        drains: Arc<Drains>,
-        hook: Option<Arc<Hook>>,
-        problems: Problems,
-    ) -> Self {
+    pub(super) fn new(config: &Config, drains: Arc<Drains>, hook: Option<Arc<Hook>>, source: Told) -> Self {
         Self {
             drains,
             hook,
-            problems,
+            source,
             table_capacity: u64::from(config.table_size),
             started: Moment::now(),
             edges: AtomicU64::new(0),
@@ -69,7 +65,7 @@ impl Node {
     fn status(&self) -> NodeStatus {
         let services = self.drains.services();
         let reading = self.reading();
-        let mut problems: Vec<String> = self.problems.list().iter().map(ToString::to_string).collect();
+        let mut problems = self.source.problems();
         if self.hook.is_none() {
             problems.push("the kubelet's calls to pods are not led to the agent: see the log".to_owned());
         }
@@ -97,7 +93,11 @@ impl Node {
         let mut reading = Reading {
             table_capacity: self.table_capacity,
             edge_events: self.edges.load(Ordering::Relaxed),
-            manifest_problems: self.problems.list().len() as u64,
+            manifest_problems: self.source.broken_files(),
+            api: self.source.health().map(|health| {
+                let (requests, failures) = health.counts();
+                ApiReading { reachable: health.reachable(), requests, failures }
+            }),
             ebpf_available: services.observer.is_some() && !services.attach.is_none(),
             ..Reading::default()
         };
