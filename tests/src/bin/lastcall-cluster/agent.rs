@@ -28,7 +28,9 @@ pub(crate) struct Agent {
 impl Agent {
     /// Installs it, and waits until it is ready.
     pub(crate) fn install(cluster: &Cluster) -> Result<Self> {
-        let file = env::var_os("LASTCALL_E2E_MANIFEST").map(PathBuf::from).context("LASTCALL_E2E_MANIFEST is not set")?;
+        let file = env::var_os("LASTCALL_E2E_MANIFEST")
+            .map(PathBuf::from)
+            .context("LASTCALL_E2E_MANIFEST is not set")?;
         let manifests = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         if cluster.is_own() {
             let mut import = cluster.node("ctr");
@@ -54,7 +56,8 @@ impl Agent {
         if let Err(error) = self.cluster.kubectl_with(&words, "", READY + Duration::from_secs(10)) {
             let log = self.log().unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(10).collect();
-            return Err(error).with_context(|| format!("the agent does not get ready; its last words: {last:#?}"));
+            return Err(error)
+                .with_context(|| format!("the agent does not get ready; its last words: {last:#?}"));
         }
         Ok(())
     }
@@ -85,7 +88,9 @@ impl Agent {
             let name = fields["pod"].as_str()?.rsplit('/').next()?.to_owned();
             let outcome = fields["outcome"].as_str()?.to_owned();
             let ends = fields["message"] == "drain ends";
-            ends.then(|| (name, fields["seconds"].as_f64().map_or(outcome.clone(), |s| format!("{outcome} {s:.1} s"))))
+            ends.then(|| {
+                (name, fields["seconds"].as_f64().map_or(outcome.clone(), |s| format!("{outcome} {s:.1} s")))
+            })
         });
         ends.collect()
     }

@@ -81,16 +81,23 @@ fn run(
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<Outcome>> {
     pods.wait(READY, "pods to measure", |all| {
-        let ready = |trial: &&Trial| of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS;
+        let ready =
+            |trial: &&Trial| of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS;
         (trials.iter().filter(ready).count() == trials.len()).then_some(())
     })?;
-    let old: Vec<(String, String)> =
-        pods.all().into_iter().filter(|(_, pod)| pod.namespace == NAMESPACE).map(|(uid, pod)| (pod.app, uid)).collect();
+    let old: Vec<(String, String)> = pods
+        .all()
+        .into_iter()
+        .filter(|(_, pod)| pod.namespace == NAMESPACE)
+        .map(|(uid, pod)| (pod.app, uid))
+        .collect();
     let mut loads = Vec::new();
     for trial in trials {
         let target = match balancers.get(&trial.name) {
             Some(balancer) => balancer.address,
-            None => address(cluster, trial).with_context(|| format!("the address of Service {}", trial.name))?,
+            None => {
+                address(cluster, trial).with_context(|| format!("the address of Service {}", trial.name))?
+            }
         };
         loads.push(Load::start(cluster, &trial.traffic, target)?);
     }
@@ -111,7 +118,10 @@ fn run(
                 scope.spawn(move || finish(pods, trial, &old, load))
             })
             .collect();
-        waiting.into_iter().map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
+        waiting
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .collect()
     });
     let outcomes = trials.iter().zip(finished).map(|(trial, outcome)| {
         let described = Outcome {
@@ -121,7 +131,9 @@ fn run(
             ..Outcome::default()
         };
         match outcome {
-            Ok(outcome) => Outcome { name: described.name, load: described.load, service: described.service, ..outcome },
+            Ok(outcome) => {
+                Outcome { name: described.name, load: described.load, service: described.service, ..outcome }
+            }
             Err(error) => Outcome { error: Some(format!("{error:#}")), ..described },
         }
     });
@@ -133,7 +145,9 @@ fn finish(pods: &Pods, trial: &Trial, old: &[&str], load: Load) -> Result<Outcom
     let mut outcome = Outcome::default();
     let what = format!("the end of the old pods of {}", trial.name);
     let ends = pods.wait(GONE, &what, |all| {
-        old.iter().map(|uid| all.get(*uid).and_then(|pod| Some((pod.name.clone(), pod.gone? - pod.deleting?)))).collect()
+        old.iter()
+            .map(|uid| all.get(*uid).and_then(|pod| Some((pod.name.clone(), pod.gone? - pod.deleting?))))
+            .collect()
     });
     if let Ok(ends) = &ends {
         let ends: &Vec<(String, f64)> = ends;
@@ -157,7 +171,9 @@ fn address(cluster: &Cluster, trial: &Trial) -> Result<SocketAddr> {
         Way::ClusterIp | Way::Balancer => {
             Ok(SocketAddr::new(spec["clusterIP"].as_str().context("no clusterIP")?.parse()?, 80))
         }
-        Way::NodePort | Way::NodePortLocal => Ok(SocketAddr::new(cluster.address(false)?, port.context("no nodePort")?)),
+        Way::NodePort | Way::NodePortLocal => {
+            Ok(SocketAddr::new(cluster.address(false)?, port.context("no nodePort")?))
+        }
         Way::NodePort6 => Ok(SocketAddr::new(cluster.address(true)?, port.context("no nodePort")?)),
     }
 }
@@ -200,7 +216,16 @@ fn feed_balancers(
             added.push(pod.uid().to_owned());
             balancer.add(&target)?;
             let condition = json!({ "status": { "conditions": [{ "type": GATE, "status": "True" }] } });
-            let words = ["-n", NAMESPACE, "patch", "pod", &pod.name, "--subresource=status", "-p", &condition.to_string()];
+            let words = [
+                "-n",
+                NAMESPACE,
+                "patch",
+                "pod",
+                &pod.name,
+                "--subresource=status",
+                "-p",
+                &condition.to_string(),
+            ];
             cluster.kubectl(&words)?;
         }
     }
