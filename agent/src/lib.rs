@@ -7,6 +7,7 @@
 //! | 2 | [`cluster`] | EndpointSlices, Pods, Services | who is Terminating, and what is known of it |
 //! | 3 | [`ledger`] | table and dumps | what is still live, and how we know (pure) |
 //! | 4 | [`drain`] | the ledger's view | the decision (pure), and the task that runs one drain |
+//! | 4b | [`last_call`] | requests to a draining pod, in the kernel | clients told to leave |
 //! | 5 | [`hook`] | the kubelet's call | the answer, when the pod has drained |
 //! | 6 | [`report`] | all of it | metrics, status page |
 //!
@@ -26,6 +27,8 @@ pub mod cluster;
 pub mod ledger;
 
 pub mod drain;
+
+pub mod last_call;
 
 pub mod hook;
 

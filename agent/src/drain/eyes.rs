@@ -43,6 +43,12 @@ pub(super) struct Eyes {
     namespace: Namespace,
     number: Option<PodNumber>,
     attachments: BTreeMap<u32, Attachment>,
+    /// Links with the last call's programs.
+    announcing: BTreeSet<u32>,
+    /// Clients of some port are to be told to leave.
+    announces: bool,
+    /// Why they could not be attached to a link.
+    not_announcing: Option<String>,
     addresses: BTreeSet<IpAddr>,
     fallback: Option<Fallback>,
     /// At which ports clients are told to leave.
@@ -67,6 +73,9 @@ impl Eyes {
             namespace,
             number: None,
             attachments: BTreeMap::new(),
+            announcing: BTreeSet::new(),
+            announces: false,
+            not_announcing: None,
             addresses: BTreeSet::new(),
             fallback: None,
             audience,
@@ -87,8 +96,51 @@ impl Eyes {
                 drain,
                 facts.into_iter().flat_map(|f| f.health_paths.iter().map(String::as_str)),
             );
+            eyes.announce(drain).await;
         }
         eyes
+    }
+
+    /// Attaches the last call's programs where they are wanted and not there yet.
+    pub(super) async fn announce(&mut self, drain: &Drain) {
+        if !self.announces || self.services.announcer.is_none() {
+            return;
+        }
+        let Some(observer) = self.services.observer.clone() else { return };
+        let missing: Vec<(u32, Attach)> = self
+            .attachments
+            .iter()
+            .filter(|(index, _)| !self.announcing.contains(index))
+            .map(|(i, a)| (*i, a.how()))
+            .collect();
+        if missing.is_empty() {
+            return;
+        }
+        let names: BTreeMap<u32, String> = match self.namespace.links_async().await {
+            Ok(links) => links.into_iter().map(|l| (l.index, l.name)).collect(),
+            Err(_) => return,
+        };
+        for (index, how) in missing {
+            let Some(name) = names.get(&index).cloned() else { continue };
+            // Not again, whatever comes of it.
+            self.announcing.insert(index);
+            let _place = self.services.paces.enter().await;
+            let observer = Arc::clone(&observer);
+            match self.namespace.within(move || observer.attach_last_call(&name, how)).await {
+                Ok(Ok(more)) => {
+                    if let Some(attachment) = self.attachments.get_mut(&index) {
+                        attachment.and(more);
+                    }
+                }
+                Ok(Err(e)) => {
+                    tracing::warn!(error = %crate::causes(&e), "{drain}: no client is told to leave");
+                    self.not_announcing = Some(crate::causes(&e));
+                }
+                Err(e) => {
+                    tracing::debug!(error = %crate::causes(&e), "{drain}: gone before its clients were told")
+                }
+            }
+        }
     }
 
     /// Tells the kernel which paths only health checks ask for. A hook may be earlier than the pod's facts.
@@ -111,7 +163,8 @@ impl Eyes {
 
     /// Why no client can be told to leave, whoever asks for it.
     pub(super) fn cannot_tell(&self) -> Option<&str> {
-        self.fallback.map(Fallback::why)
+        let refused = || self.not_announcing.as_deref().or(self.services.no_announcer.as_deref());
+        self.fallback.map(Fallback::why).or_else(refused)
     }
 
     /// The pod's number in the kernel's maps.
@@ -162,6 +215,7 @@ impl Eyes {
         let present: BTreeSet<u32> = links.iter().map(|l| l.index).collect();
         let gone: Vec<u32> = self.attachments.keys().filter(|i| !present.contains(i)).copied().collect();
         for index in gone {
+            self.announcing.remove(&index);
             if let Some(attachment) = self.attachments.remove(&index) {
                 attachment.abandon();
             }
@@ -233,6 +287,7 @@ impl Eyes {
                 .map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p }))
                 .collect()
         };
+        self.announces |= wanted.iter().any(|(_, p)| p.announce != 0);
         if let Err(e) = observer.set_ports(number, wanted) {
             tracing::warn!(error = %crate::causes(&e), "{drain}: its ports find no place in the kernel's map");
             self.fall_back(drain, Fallback::AttachFailed);
@@ -350,6 +405,9 @@ impl Eyes {
         }
         if let (Some(observer), Some(number)) = (&self.services.observer, self.number) {
             self.services.wakes.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            if let Some(announcer) = &self.services.announcer {
+                announcer.forget(number);
+            }
             observer.forget(number);
         }
     }

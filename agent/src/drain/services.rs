@@ -17,7 +17,7 @@ use super::{happened::Listener, wake::Wake};
 use crate::{
     cluster::Cluster,
     contract::{Calls, Contract},
-    kernel::{Attach, Observer, observer::PodNumber},
+    kernel::{Attach, LastCall, Observer, observer::PodNumber},
     sockets::{Namespaces, OpeningRates},
 };
 
@@ -40,6 +40,10 @@ pub struct Services {
     pub cluster: Cluster,
     /// The kernel programs, where there are any.
     pub observer: Option<Arc<Observer>>,
+    /// Tells clients to leave, where the kernel can.
+    pub announcer: Option<Arc<LastCall>>,
+    /// Why it cannot, for people.
+    pub no_announcer: Option<String>,
     /// The node's network namespaces.
     pub namespaces: Namespaces,
     /// How often each pod was connected to before its drain.

@@ -23,7 +23,8 @@ use crate::{
         listen::Listeners,
         server::{HookServer, Limits},
     },
-    kernel::{self, Attach, Edges, Hook, HookOptions, Observer},
+    kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, Observer},
+    last_call,
     report::{
         metrics::Metrics,
         ready::{Heartbeat, Latch, Readiness},
@@ -88,10 +89,19 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let kernel = Kernel::open(&config).inspect_err(|e| {
         tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
     });
-    let (mut edges, observer, ebpf_hook) = match kernel {
-        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook)),
-        Err(_) => (None, None, None),
+    let (mut edges, observer, ebpf_hook, announcer) = match kernel {
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), Some(kernel.announcer)),
+        Err(_) => (None, None, None, None),
     };
+    // Without any programs that is what is said.
+    let (announcer, no_announcer) = match announcer {
+        Some(Ok(announcer)) => (Some(announcer), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    if let (Some(announcer), Some(observer)) = (&announcer, &observer) {
+        tokio::spawn(last_call::keep(Arc::clone(announcer), Arc::clone(observer)));
+    }
     let has_programs = observer.is_some();
 
     let listeners = Listeners::bind(config.hook_port, MARK).context("listen for hooks")?;
@@ -118,6 +128,8 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let services = Arc::new(Services {
         cluster: cluster.clone(),
         observer: observer.clone(),
+        announcer,
+        no_announcer,
         namespaces,
         rates,
         attach: attach_choice(config.attach),
@@ -300,6 +312,8 @@ struct Kernel {
     edges: Edges,
     observer: Arc<Observer>,
     hook: PendingHook,
+    /// Or why nobody can be told to leave.
+    announcer: Result<Arc<LastCall>, String>,
 }
 
 impl Kernel {
@@ -314,7 +328,11 @@ impl Kernel {
         kernel::logs::forward(&mut ebpf);
         let edges = Edges::take(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?);
-        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook })
+        let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
+            tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
+        });
+        let announcer = announcer.map(Arc::new).map_err(|e| causes(&e));
+        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
 }
 
