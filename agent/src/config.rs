@@ -114,6 +114,8 @@ pub struct Config {
     pub source: Source,
     /// The hook's port.
     pub hook_port: u16,
+    /// How long to wait for another agent to end.
+    pub hand_over_wait: std::time::Duration,
     /// The operator's bounds.
     pub bounds: Bounds,
     /// The contract of a hook that asks for nothing.
@@ -173,6 +175,7 @@ impl Config {
         Ok(Self {
             source,
             hook_port: args.hook.hook_port,
+            hand_over_wait: args.hook.hand_over_wait,
             bounds: Bounds {
                 default_grace: args.hook.default_grace,
                 max_drain: args.hook.max_drain,

@@ -87,6 +87,14 @@ pub struct HookArgs {
           value_parser = parse::duration)]
     pub nobody_home_wait: Duration,
 
+    /// How long to wait for another agent of this node to end, instead of ending at once
+    ///
+    /// An update with maxSurge starts a node's next agent before it ends the last one. The next one
+    /// touches nothing until the last one's --metrics-address is free.
+    #[arg(long, value_name = "DURATION", env = "LASTCALL_HAND_OVER_WAIT", default_value = "0s",
+          value_parser = parse::duration)]
+    pub hand_over_wait: Duration,
+
     /// Grace of a pod of which nothing says how long it is
     ///
     /// Kubernetes' own default. Change it where most pods set another

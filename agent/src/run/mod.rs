@@ -35,12 +35,14 @@ use crate::{
 
 mod bpffs;
 mod desk;
+mod hand_over;
 mod held;
 mod kubelet;
 mod log;
 mod pages;
 mod source;
 mod telling;
+pub mod uninstall;
 mod waits;
 
 /// `SO_MARK` of the listener that says "somebody is home": "last" in ASCII.
@@ -81,7 +83,9 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         heartbeat: heartbeat.clone(),
     };
-    let metrics_listener = serve::bind(config.metrics_address).await?;
+    let Some(metrics_listener) = hand_over::bind(config.metrics_address, config.hand_over_wait).await? else {
+        return Ok(());
+    };
     tokio::spawn(async move { serve::serve(metrics_listener, pages).await });
 
     let namespaces = Namespaces::start(&config.netns_dir).context("watch the pods' network namespaces")?;
