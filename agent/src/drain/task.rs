@@ -117,7 +117,7 @@ impl Task {
         self.dump().await;
         let mut confirms = 0;
         loop {
-            self.announce();
+            self.announce().await;
             let read_from = Moment::now();
             self.read();
             let now = Moment::now();
@@ -185,16 +185,18 @@ impl Task {
 
     /// Begins the last call where a hook has come of which the sources knew nothing. It never ends before
     /// the drain does: what a joining hook says changes nothing.
-    fn announce(&mut self) {
-        if self.audience != Audience::Nobody {
-            return;
+    async fn announce(&mut self) {
+        if self.audience == Audience::Nobody {
+            self.audience = self.drain.audience(self.services.last_call, self.facts.as_deref());
+            if self.audience != Audience::Nobody {
+                self.eyes.tell(self.audience);
+                self.eyes.set_ports(&self.drain, self.facts.as_ref().map(|f| &f.ports), &self.listening);
+                self.eyes.announce(&self.drain).await;
+            }
         }
-        self.audience = self.drain.audience(self.services.last_call, self.facts.as_deref());
-        if self.audience != Audience::Nobody {
-            self.eyes.tell(self.audience);
-            self.eyes.set_ports(&self.drain, self.facts.as_ref().map(|f| &f.ports), &self.listening);
-            self.drain.ledger().tell(self.audience);
-        }
+        // Nobody waits for a last call that cannot be heard.
+        let heard = if self.eyes.cannot_tell().is_some() { Audience::Nobody } else { self.audience };
+        self.drain.ledger().tell(heard);
     }
 
     /// What the sources say now.

@@ -94,8 +94,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
     });
     let (mut edges, observer, ebpf_hook, announcer) = match kernel {
-        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), kernel.announcer),
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), Some(kernel.announcer)),
         Err(_) => (None, None, None, None),
+    };
+    // Without any programs that is what is said.
+    let (announcer, no_announcer) = match announcer {
+        Some(Ok(announcer)) => (Some(announcer), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
     };
     if let (Some(announcer), Some(observer)) = (&announcer, &observer) {
         tokio::spawn(last_call::keep(Arc::clone(announcer), Arc::clone(observer)));
@@ -127,6 +133,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         cluster: cluster.clone(),
         observer: observer.clone(),
         announcer,
+        no_announcer,
         namespaces,
         rates,
         attach: attach_choice(config.attach),
@@ -309,7 +316,8 @@ struct Kernel {
     edges: Edges,
     observer: Arc<Observer>,
     hook: PendingHook,
-    announcer: Option<Arc<LastCall>>,
+    /// Or why nobody can be told to leave.
+    announcer: Result<Arc<LastCall>, String>,
 }
 
 impl Kernel {
@@ -327,7 +335,7 @@ impl Kernel {
         let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
             tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
         });
-        let announcer = announcer.ok().map(Arc::new);
+        let announcer = announcer.map(Arc::new).map_err(|e| causes(&e));
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
 }
