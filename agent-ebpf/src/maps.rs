@@ -119,3 +119,8 @@ pub(crate) static DIALS: LruHashMap<u32, Dial> = LruHashMap::pinned(4 * MAX_PODS
 /// away are counted.
 #[map]
 pub(crate) static HOOK_COUNTS: Array<u64> = Array::pinned(hook_count::LEN, 0);
+
+/// The agent's own socket by its cookie, and the cookie of the network namespace that it connects in. The agent
+/// writes 0, `tell_netns` the answer.
+#[map]
+pub(crate) static NETNS_ASKED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);

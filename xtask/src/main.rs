@@ -6,6 +6,7 @@ mod child;
 mod demo;
 mod ebpf;
 mod kernel_object;
+mod kernels;
 mod linker;
 mod root;
 mod tidy;
@@ -50,6 +51,15 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Try lastcall on Debian's kernels, old and new, in QEMU without KVM; says which it is promised for
+    Kernels {
+        /// Only these
+        #[arg(value_enum, value_name = "KERNEL")]
+        releases: Vec<kernels::Release>,
+        /// Write the results to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Check the house rules that the compiler does not check
     Tidy,
 }
@@ -75,6 +85,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let arguments: Vec<OsString> = json.into_iter().flatten().chain(options).collect();
             demo::run(&workspace, &arguments)
         }
+        Verb::Kernels { releases, json } => kernels::run(&workspace, &releases, json.as_deref()),
         Verb::Tidy => tidy::run(&workspace),
     }
 }

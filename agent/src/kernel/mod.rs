@@ -13,6 +13,7 @@ pub mod attach;
 pub mod edges;
 pub mod hook;
 pub mod logs;
+mod netns_cookie;
 pub mod observer;
 mod pinned;
 mod sys;
@@ -20,6 +21,7 @@ mod sys;
 pub use attach::{Attach, Attachment};
 pub use edges::Edges;
 pub use hook::{Hook, HookOptions};
+pub use netns_cookie::NetnsCookie;
 pub use observer::Observer;
 pub use pinned::PinnedHash;
 

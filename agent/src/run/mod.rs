@@ -20,7 +20,7 @@ use crate::{
         listen::Listeners,
         server::{HookServer, Limits},
     },
-    kernel::{self, Attach, Edges, Hook, HookOptions, Observer},
+    kernel::{self, Attach, Edges, Hook, HookOptions, NetnsCookie, Observer},
     report::{
         metrics::Metrics,
         ready::{Heartbeat, Readiness},
@@ -285,20 +285,22 @@ impl Kernel {
         })?;
         kernel::logs::forward(&mut ebpf);
         let edges = Edges::take(&mut ebpf)?;
-        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?);
+        let netns = NetnsCookie::load(&mut ebpf)?;
+        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook })
     }
 }
 
 /// The hook programs, loaded, not yet attached.
-struct PendingHook(kernel::hook::Loaded);
+struct PendingHook(kernel::hook::Loaded, NetnsCookie);
 
 impl PendingHook {
     async fn attach(self, config: &Config, namespaces: &Namespaces) -> anyhow::Result<Hook> {
         let who = kubelet::find(config, namespaces).await;
-        let netns_cookie = namespaces.node().cookie().context(
-            "the kernel does not tell the cookie of the node's network namespace (SO_NETNS_COOKIE, Linux 5.14)",
-        )?;
+        let netns_cookie = match namespaces.node().cookie() {
+            Some(cookie) => cookie,
+            None => self.1.ask(&config.cgroup_root)?,
+        };
         let options = HookOptions {
             root: config.cgroup_root.clone(),
             kubelet_cgroup: who.cgroup,
