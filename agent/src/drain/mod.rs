@@ -24,6 +24,7 @@ use crate::{
     moment::Moment,
 };
 
+mod evidence;
 mod eyes;
 mod happened;
 mod noise;
@@ -32,12 +33,14 @@ mod place;
 pub mod policy;
 mod probes;
 pub mod registry;
+mod restart;
 mod second_look;
 pub mod services;
 mod task;
 mod verdict;
 mod wake;
 
+pub use evidence::Witnesses;
 pub use happened::{Fallback, Happened, Listener};
 pub use registry::Drains;
 pub use services::{AttachChoice, Bounds, Paces, Services};

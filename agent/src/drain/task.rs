@@ -10,6 +10,7 @@ use lastcall_ebpf::abi::TCP;
 
 use super::{
     Drain, Happened, Services, Verdict,
+    evidence::Stop,
     eyes::{Eyes, POLL, RECONCILE, Table, link_change},
     noise::Noise,
     openings::Openings,
@@ -50,6 +51,7 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
     drain.ledger().ignore(&services.ignored);
     let rate = services.rates.rate(&namespace).await.ok().flatten().map(|r| r.per_second());
     let mut task = Task {
+        stop: Stop::watch(drain, services.witnesses.as_ref()),
         drain: Arc::clone(drain),
         services,
         namespace,
@@ -76,6 +78,8 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
 
 struct Task {
     drain: Arc<Drain>,
+    /// Whether it is the pod's end, where no deletion says so.
+    stop: Stop,
     services: Arc<Services>,
     namespace: Namespace,
     eyes: Eyes,
@@ -142,6 +146,7 @@ impl Task {
                 biased;
                 () = wake.empty.notified() => self.woken = true,
                 () = self.namespace.gone() => self.nobody_listens = true,
+                () = self.stop.changed() => {}
                 names = changes.next() => {
                     if self.drain.name().is_none_or(|name| names.contains(&name)) {
                         self.learn();
@@ -288,13 +293,16 @@ impl Task {
             deletion: end.and_then(|e| e.grace),
             termination: known.as_ref().and_then(|f| f.termination_grace),
             unknown: bounds.default_grace,
+            shutdown: bounds.node_shutdown.filter(|_| self.stop.is_shutdown()),
             max_drain: bounds.max_drain,
             ..policy::Grace::default()
         };
+        let deadline = policy::deadline(self.drain.began, &grace, self.drain.contract.reserve);
+        let bound = self.stop.bound().filter(|_| end.is_none());
         Circumstances {
             began: self.drain.began,
             hook_waiting: self.drain.hooks_waiting() > 0,
-            deadline: policy::deadline(self.drain.began, &grace, self.drain.contract.reserve),
+            deadline: bound.map_or(deadline, |bound| deadline.min(bound)),
             exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
             openings_per_second: self.openings_per_second,
             probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),
@@ -304,7 +312,7 @@ impl Task {
             last_call_under_way: false,
             pod_gone: self.was_known && self.facts.is_none(),
             namespace_gone: self.nobody_listens || self.namespace.is_gone(),
-            restart: false,
+            restart: end.is_none() && self.stop.is_restart(),
             observed_by_kernel: self.eyes.by_kernel(),
             dumps: self.dumps,
         }
@@ -343,7 +351,11 @@ impl Task {
         if now >= settled {
             self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
         }
-        let why = verdict::explain(verdict, &settle);
+        let mut why = verdict::explain(verdict, &settle);
+        let known = self.facts.as_ref().is_some_and(|f| f.terminating.is_some());
+        if verdict.outcome == Outcome::Deadline && !known && self.stop.bound().is_some() {
+            why = format!("nobody can tell whether the pod stops or a container restarts; {settle}");
+        }
         // Of use only where a close came last, not a timer.
         let event = Moment(self.drain.wake.last_event());
         let close = (self.woken && self.settled_at.is_none_or(|at| event > at)).then(|| now.since(event));
