@@ -4,7 +4,10 @@ mod apt;
 mod build;
 mod child;
 mod demo;
+mod deploy;
+mod e2e;
 mod ebpf;
+mod image;
 mod kernel_object;
 mod linker;
 mod root;
@@ -50,6 +53,17 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Build the agent's image as an OCI archive, its bill of materials beside it; no container engine needed
+    Image(image::Wanted),
+    /// Make the plain manifests from the chart, or check them and the chart
+    Deploy(deploy::Wanted),
+    /// Boot a real one-node Kubernetes on this machine and measure and test lastcall in it
+    #[command(disable_help_flag = true)]
+    E2e {
+        /// For the driver, as they are: up, down, shell, test, rollout; --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB")]
+        arguments: Vec<OsString>,
+    },
     /// Check the house rules that the compiler does not check
     Tidy,
 }
@@ -75,6 +89,9 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let arguments: Vec<OsString> = json.into_iter().flatten().chain(options).collect();
             demo::run(&workspace, &arguments)
         }
+        Verb::Image(wanted) => image::run(&workspace, &wanted),
+        Verb::Deploy(wanted) => deploy::run(&workspace, &wanted),
+        Verb::E2e { arguments } => e2e::run(&workspace, &arguments),
         Verb::Tidy => tidy::run(&workspace),
     }
 }
