@@ -17,7 +17,7 @@ use crate::{
     cli::agent::Attach as AttachFlag,
     cluster::{Changes, PodFacts, PodName, api::Api},
     config::Config,
-    drain::{AttachChoice, Drains, Paces, Services},
+    drain::{AttachChoice, Drains, Paces, Services, Witnesses},
     hook::{
         held::{HeldStore, MemoryStore},
         listen::Listeners,
@@ -131,6 +131,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
     let services = Arc::new(Services {
         cluster: cluster.clone(),
+        witnesses: source.api().map(|api| Arc::new(Witnesses::new(Arc::clone(api.live())))),
         observer: observer.clone(),
         announcer,
         no_announcer,
