@@ -11,6 +11,7 @@ use lastcall_ebpf::{
         Address, Announcing, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait,
         LastCallConfig, Pod, Port, PortKey, ProbeKey, StreamKey, hook_count, last_call_count,
     },
+    chunks::Chunks,
     flow::Packet,
     frames::Walk,
     head::{HEAD_PEEK, Head},
@@ -88,6 +89,7 @@ pub(crate) struct Scratch {
     pub(crate) stream: StreamKey,
     pub(crate) walk: Walk,
     pub(crate) head: Head,
+    pub(crate) chunks: Chunks,
     pub(crate) request: [u8; REQUEST_PEEK],
     pub(crate) bytes: [u8; HEAD_PEEK],
 }

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             show::connections(args.agent.address, args.namespace.as_deref(), &args.pod, json)
                 .map_err(Into::into)
         }
+        Command::Uninstall(args) => run::uninstall::uninstall(&args),
         Command::Check(args) => match check::run(&check::Plan::from(&*args)) {
             Ok(code) => return ExitCode::from(code),
             Err(e) => Err(e.into()),

@@ -65,6 +65,36 @@ pub enum Command {
     /// here, with all it has or with less, and with 1 when something is missing that it cannot do
     /// without.
     Doctor(DoctorArgs),
+
+    /// Remove the pinned programs and maps from this node
+    ///
+    /// They are left behind on purpose when an agent ends: without an agent they make hooks sleeps.
+    /// After this, hooks that still name the port fail at once. Refuses while an agent runs here.
+    Uninstall(UninstallArgs),
+}
+
+/// `lastcall uninstall`.
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Remove them even while an agent runs here, or may run
+    #[arg(long)]
+    pub force: bool,
+
+    /// Do not end afterwards, but when told to: for a DaemonSet, whose pods may not end
+    #[arg(long)]
+    pub stay: bool,
+
+    /// Directory of the pins
+    ///
+    /// As given to the agent.
+    #[arg(long, value_name = "DIR", env = "LASTCALL_BPF_DIR", default_value = "/sys/fs/bpf/lastcall",
+          value_parser = path)]
+    pub bpf_dir: PathBuf,
+
+    /// TCP port of the preStop hooks, where the pins do not tell
+    #[arg(long, value_name = "PORT", env = "LASTCALL_HOOK_PORT", default_value_t = DEFAULT_HOOK_PORT,
+          value_parser = parse::port)]
+    pub hook_port: u16,
 }
 
 /// `lastcall status`.

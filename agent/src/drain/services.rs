@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{happened::Listener, wake::Wake};
 use crate::{
     cluster::Cluster,
-    contract::Contract,
+    contract::{Calls, Contract},
     kernel::{Attach, LastCall, Observer, observer::PodNumber},
     sockets::{Namespaces, OpeningRates},
 };
@@ -42,6 +42,8 @@ pub struct Services {
     pub observer: Option<Arc<Observer>>,
     /// Tells clients to leave, where the kernel can.
     pub announcer: Option<Arc<LastCall>>,
+    /// Why it cannot, for people.
+    pub no_announcer: Option<String>,
     /// The node's network namespaces.
     pub namespaces: Namespaces,
     /// How often each pod was connected to before its drain.
@@ -58,6 +60,8 @@ pub struct Services {
     pub contract: Contract,
     /// The operator's bounds.
     pub bounds: Bounds,
+    /// Whose clients may be told to leave.
+    pub last_call: Calls,
     /// Told of everything that happens.
     pub listener: Listener,
     /// Whom to wake at an edge event of a pod.

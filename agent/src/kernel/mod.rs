@@ -18,6 +18,7 @@ pub mod logs;
 pub mod observer;
 mod pinned;
 mod sys;
+pub mod uninstall;
 
 pub use attach::{Attach, Attachment};
 pub use edges::Edges;

@@ -35,12 +35,14 @@ use crate::{
 
 mod bpffs;
 mod desk;
+mod hand_over;
 mod held;
 mod kubelet;
 mod log;
 mod pages;
 mod source;
 mod telling;
+pub mod uninstall;
 mod waits;
 
 /// `SO_MARK` of the listener that says "somebody is home": "last" in ASCII.
@@ -81,7 +83,9 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         heartbeat: heartbeat.clone(),
     };
-    let metrics_listener = serve::bind(config.metrics_address).await?;
+    let Some(metrics_listener) = hand_over::bind(config.metrics_address, config.hand_over_wait).await? else {
+        return Ok(());
+    };
     tokio::spawn(async move { serve::serve(metrics_listener, pages).await });
 
     let namespaces = Namespaces::start(&config.netns_dir).context("watch the pods' network namespaces")?;
@@ -90,8 +94,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
     });
     let (mut edges, observer, ebpf_hook, announcer) = match kernel {
-        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), kernel.announcer),
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), Some(kernel.announcer)),
         Err(_) => (None, None, None, None),
+    };
+    // Without any programs that is what is said.
+    let (announcer, no_announcer) = match announcer {
+        Some(Ok(announcer)) => (Some(announcer), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
     };
     if let (Some(announcer), Some(observer)) = (&announcer, &observer) {
         tokio::spawn(last_call::keep(Arc::clone(announcer), Arc::clone(observer)));
@@ -123,6 +133,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         cluster: cluster.clone(),
         observer: observer.clone(),
         announcer,
+        no_announcer,
         namespaces,
         rates,
         attach: attach_choice(config.attach),
@@ -131,6 +142,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         ignored: config.ignore_sources.clone(),
         contract: config.contract.clone(),
         bounds: config.bounds.clone(),
+        last_call: config.last_call,
         listener: told.listener(),
         wakes: Services::no_wakes(),
     });
@@ -304,7 +316,8 @@ struct Kernel {
     edges: Edges,
     observer: Arc<Observer>,
     hook: PendingHook,
-    announcer: Option<Arc<LastCall>>,
+    /// Or why nobody can be told to leave.
+    announcer: Result<Arc<LastCall>, String>,
 }
 
 impl Kernel {
@@ -322,7 +335,7 @@ impl Kernel {
         let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
             tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
         });
-        let announcer = announcer.ok().map(Arc::new);
+        let announcer = announcer.map(Arc::new).map_err(|e| causes(&e));
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
 }
