@@ -40,6 +40,8 @@ pub mod names {
     pub const KUBELET_SOCKETS: &str = "KUBELET_SOCKETS";
     /// Array, pinned: counters of the hook programs.
     pub const HOOK_COUNTS: &str = "HOOK_COUNTS";
+    /// Hash of one: the agent's own socket, by cookie, to the cookie of its network namespace.
+    pub const NETNS_ASKED: &str = "NETNS_ASKED";
 
     /// Socket hash: sockets that are about to answer, and whose clients will be told to leave.
     pub const LAST_CALL_SOCKETS: &str = "LAST_CALL_SOCKETS";
@@ -72,6 +74,8 @@ pub mod names {
     pub const HOOK6: &str = "hook6";
     /// `sock_ops` on the kubelet's cgroup.
     pub const PROBE: &str = "probe";
+    /// `cgroup/connect4`, for one call of the agent's own.
+    pub const TELL_NETNS: &str = "tell_netns";
 }
 
 /// `IPPROTO_TCP`.

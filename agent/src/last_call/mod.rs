@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use lastcall_ebpf::abi::{Connection, flag, protocol};
 
-pub use crate::kernel::last_call::{LastCall, LastCallCounts, Unavailable};
+pub use crate::kernel::last_call::{LastCall, LastCallCounts, REFUSALS, Unavailable};
 use crate::{kernel::Observer, moment::Moment};
 
 /// How long the programs may go on without the agent.
