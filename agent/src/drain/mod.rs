@@ -190,6 +190,17 @@ impl Drain {
         self.hooks.load(Ordering::Relaxed)
     }
 
+    /// Waits until somebody has looked, and knows by when the answer has to be given.
+    pub async fn deadline(&self) -> Moment {
+        let mut progress = self.progress.subscribe();
+        let known = progress.wait_for(|p| p.deadline.is_some()).await.map(|p| p.deadline);
+        match known {
+            Ok(Some(deadline)) => deadline,
+            // The sender lives in `self`.
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Waits for the verdict. Dropping the future leaves the drain as it is.
     pub async fn verdict(&self) -> Arc<Verdict> {
         struct Leave<'a>(&'a AtomicU32);
