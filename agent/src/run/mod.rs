@@ -17,13 +17,13 @@ use crate::{
     cli::agent::Attach as AttachFlag,
     cluster::{Changes, PodFacts, PodName, api::Api},
     config::Config,
-    drain::{AttachChoice, Drains, Paces, Services},
+    drain::{AttachChoice, Drains, Paces, Services, Witnesses},
     hook::{
         held::{HeldStore, MemoryStore},
         listen::Listeners,
         server::{HookServer, Limits},
     },
-    kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, Observer},
+    kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
     last_call,
     report::{
         metrics::Metrics,
@@ -131,6 +131,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
     let services = Arc::new(Services {
         cluster: cluster.clone(),
+        witnesses: source.api().map(|api| Arc::new(Witnesses::new(Arc::clone(api.live())))),
         observer: observer.clone(),
         announcer,
         no_announcer,
@@ -331,7 +332,8 @@ impl Kernel {
         })?;
         kernel::logs::forward(&mut ebpf);
         let edges = Edges::take(&mut ebpf)?;
-        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?);
+        let netns = NetnsCookie::load(&mut ebpf)?;
+        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
         let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
             tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
         });
@@ -341,14 +343,15 @@ impl Kernel {
 }
 
 /// The hook programs, loaded, not yet attached.
-struct PendingHook(kernel::hook::Loaded);
+struct PendingHook(kernel::hook::Loaded, NetnsCookie);
 
 impl PendingHook {
     async fn attach(self, config: &Config, namespaces: &Namespaces) -> anyhow::Result<Hook> {
         let who = kubelet::find(config, namespaces).await;
-        let netns_cookie = namespaces.node().cookie().context(
-            "the kernel does not tell the cookie of the node's network namespace (SO_NETNS_COOKIE, Linux 5.14)",
-        )?;
+        let netns_cookie = match namespaces.node().cookie() {
+            Some(cookie) => cookie,
+            None => self.1.ask(&config.cgroup_root)?,
+        };
         let options = HookOptions {
             root: config.cgroup_root.clone(),
             kubelet_cgroup: who.cgroup,
