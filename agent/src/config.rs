@@ -4,7 +4,7 @@
 //! loaded or bound before this is known to be good.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -13,8 +13,9 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    cli::agent::{AgentArgs, Attach, LogFormat},
-    contract::{Contract, LastCall},
+    cli::agent::{AgentArgs, Attach, EndpointSlices, LogFormat, SourceArgs},
+    cluster::api::Scope,
+    contract::{Calls, Contract, LastCall},
     drain::Bounds,
 };
 
@@ -40,6 +41,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Neither files nor a cluster.
+    #[error(
+        "this is no pod of a cluster (no KUBERNETES_SERVICE_HOST): give --kubeconfig FILE, or manifests with \
+         --endpoints DIR|FILE"
+    )]
+    NoSource,
+    /// A cluster has many nodes.
+    #[error("--node-name is needed with a cluster: the name of this node, as spec.nodeName has it")]
+    NoNodeName,
     /// Two values that exclude each other.
     #[error("{0}")]
     Contradiction(String),
@@ -64,19 +74,54 @@ pub struct Kubelet {
     pub port: u16,
 }
 
+/// Where the agent learns of pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Manifests.
+    Files {
+        /// A file or a directory.
+        path: PathBuf,
+        /// Whose pods count; all, where it is not said.
+        node: Option<String>,
+    },
+    /// An API server.
+    Cluster {
+        /// How to reach it; `None`: as a pod.
+        kubeconfig: Option<PathBuf>,
+        /// Whose pods count.
+        node: String,
+        /// Which slices.
+        slices: Scope,
+    },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files { path, .. } => write!(f, "{}", path.display()),
+            Self::Cluster { kubeconfig: Some(path), node, .. } => {
+                write!(f, "cluster of {}, node {node}", path.display())
+            }
+            Self::Cluster { kubeconfig: None, node, .. } => write!(f, "cluster, node {node}"),
+        }
+    }
+}
+
 /// The agent's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Manifests.
-    pub endpoints: PathBuf,
-    /// This node.
-    pub node_name: Option<String>,
+    /// Manifests or a cluster.
+    pub source: Source,
     /// The hook's port.
     pub hook_port: u16,
+    /// How long to wait for another agent to end.
+    pub hand_over_wait: std::time::Duration,
     /// The operator's bounds.
     pub bounds: Bounds,
     /// The contract of a hook that asks for nothing.
     pub contract: Contract,
+    /// Whose clients may be told to leave.
+    pub last_call: Calls,
     /// Sources that do not keep a pod unsettled.
     pub ignore_sources: Vec<IpNet>,
     /// Paths of health checks.
@@ -123,22 +168,14 @@ impl Config {
         }
         tracing_subscriber::EnvFilter::try_new(&args.report.log)
             .map_err(|e| Error::Log { value: args.report.log.clone(), reason: e.to_string() })?;
-        let parent = args.source.endpoints.parent().filter(|p| !p.as_os_str().is_empty());
-        if let Some(parent) = parent.filter(|p| !p.exists() && !args.source.endpoints.exists()) {
-            return Err(Error::Path {
-                flag: "--endpoints",
-                path: args.source.endpoints.clone(),
-                what: "neither it nor the directory it would be in exists",
-                source: fs::metadata(parent).err().unwrap_or_else(|| io::ErrorKind::NotFound.into()),
-            });
-        }
+        let source = source(&args.source)?;
         let typed = &args.contract;
         let mut health_paths: Vec<String> = HEALTH_PATHS.map(str::to_owned).into();
         health_paths.extend(args.observer.health_paths.iter().cloned());
         Ok(Self {
-            endpoints: args.source.endpoints.clone(),
-            node_name: args.source.node_name.clone(),
+            source,
             hook_port: args.hook.hook_port,
+            hand_over_wait: args.hook.hand_over_wait,
             bounds: Bounds {
                 default_grace: args.hook.default_grace,
                 max_drain: args.hook.max_drain,
@@ -155,6 +192,7 @@ impl Config {
                 reserve: typed.reserve,
                 last_call: LastCall::Default,
             },
+            last_call: typed.last_call,
             ignore_sources: args.observer.ignore_sources.clone(),
             health_paths,
             attach: args.observer.attach,
@@ -172,6 +210,39 @@ impl Config {
             log: args.report.log.clone(),
         })
     }
+}
+
+fn source(typed: &SourceArgs) -> Result<Source, Error> {
+    let Some(path) = &typed.endpoints else {
+        if let Some(path) = &typed.kubeconfig {
+            let what = "it cannot be read";
+            fs::metadata(path).map_err(|source| Error::Path {
+                flag: "--kubeconfig",
+                path: path.clone(),
+                what,
+                source,
+            })?;
+        } else if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() {
+            return Err(Error::NoSource);
+        }
+        let node = typed.node_name.clone().filter(|name| !name.is_empty()).ok_or(Error::NoNodeName)?;
+        let slices = match typed.endpoint_slices {
+            EndpointSlices::Draining => Scope::Draining,
+            EndpointSlices::All => Scope::All,
+            EndpointSlices::None => Scope::None,
+        };
+        return Ok(Source::Cluster { kubeconfig: typed.kubeconfig.clone(), node, slices });
+    };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|p| !p.exists() && !path.exists()) {
+        return Err(Error::Path {
+            flag: "--endpoints",
+            path: path.clone(),
+            what: "neither it nor the directory it would be in exists",
+            source: fs::metadata(parent).err().unwrap_or_else(|| io::ErrorKind::NotFound.into()),
+        });
+    }
+    Ok(Source::Files { path: path.clone(), node: typed.node_name.clone() })
 }
 
 /// A cgroup's id is its directory's inode.

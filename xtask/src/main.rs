@@ -4,7 +4,10 @@ mod apt;
 mod build;
 mod child;
 mod demo;
+mod deploy;
+mod e2e;
 mod ebpf;
+mod image;
 mod kernel_object;
 mod kernels;
 mod linker;
@@ -60,6 +63,17 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Build the agent's image as an OCI archive, its bill of materials beside it; no container engine needed
+    Image(image::Wanted),
+    /// Make the plain manifests from the chart, or check them and the chart
+    Deploy(deploy::Wanted),
+    /// Boot a real one-node Kubernetes on this machine and measure and test lastcall in it
+    #[command(disable_help_flag = true)]
+    E2e {
+        /// For the driver, as they are: up, down, shell, test, rollout; --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB")]
+        arguments: Vec<OsString>,
+    },
     /// Check the house rules that the compiler does not check
     Tidy,
 }
@@ -86,6 +100,9 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             demo::run(&workspace, &arguments)
         }
         Verb::Kernels { releases, json } => kernels::run(&workspace, &releases, json.as_deref()),
+        Verb::Image(wanted) => image::run(&workspace, &wanted),
+        Verb::Deploy(wanted) => deploy::run(&workspace, &wanted),
+        Verb::E2e { arguments } => e2e::run(&workspace, &arguments),
         Verb::Tidy => tidy::run(&workspace),
     }
 }

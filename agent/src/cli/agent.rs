@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::{DEFAULT_HOOK_PORT, parse, path};
-use crate::contract::Until;
+use crate::contract::{Calls, Until};
 
 /// `lastcall agent`, as typed.
 #[derive(Debug, Args)]
@@ -35,20 +35,35 @@ pub struct AgentArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pods")]
 pub struct SourceArgs {
-    /// Manifests of Pods, EndpointSlices and Services: a file, or a directory of files
+    /// Manifests of Pods, EndpointSlices and Services, instead of a cluster: a file, or a directory
     ///
     /// YAML or JSON as `kubectl get pods,endpointslices,services -o yaml` prints them, a List or
     /// single documents. Watched: a change counts at once, and a file that cannot be read keeps what
     /// it said last.
     #[arg(long, value_name = "DIR|FILE", env = "LASTCALL_ENDPOINTS", value_parser = path)]
-    pub endpoints: PathBuf,
+    pub endpoints: Option<PathBuf>,
+
+    /// How to reach the API server [default: as a pod of the cluster, by its service account]
+    ///
+    /// A kubeconfig; its current context counts. For an agent that does not run in a pod.
+    #[arg(long, value_name = "FILE", env = "LASTCALL_KUBECONFIG", value_parser = path,
+          conflicts_with = "endpoints")]
+    pub kubeconfig: Option<PathBuf>,
 
     /// Name of this node
     ///
-    /// Only pods whose spec.nodeName is this one are tracked. Leave it out where the manifests hold
-    /// nothing but this node's pods.
+    /// Only pods whose spec.nodeName is this one are tracked. Needed with a cluster. With --endpoints,
+    /// leave it out where the manifests hold nothing but this node's pods.
     #[arg(long, value_name = "NAME", env = "LASTCALL_NODE_NAME")]
     pub node_name: Option<String>,
+
+    /// Which EndpointSlices of the cluster are watched
+    ///
+    /// They inform: ports, protocols, the kind of Service. `all` spares a drain the few milliseconds in
+    /// which its namespace is listed, and costs the API server every slice to every node: not for more
+    /// than 200 nodes. With `none`, every drain settles as behind a Service of unknown kind (10 s).
+    #[arg(long, value_name = "WHICH", env = "LASTCALL_ENDPOINT_SLICES", default_value = "draining")]
+    pub endpoint_slices: EndpointSlices,
 }
 
 /// The preStop hook, and what bounds it.
@@ -71,6 +86,14 @@ pub struct HookArgs {
     #[arg(long, value_name = "DURATION", env = "LASTCALL_NOBODY_HOME_WAIT", default_value = "20s",
           value_parser = parse::duration)]
     pub nobody_home_wait: Duration,
+
+    /// How long to wait for another agent of this node to end, instead of ending at once
+    ///
+    /// An update with maxSurge starts a node's next agent before it ends the last one. The next one
+    /// touches nothing until the last one's --metrics-address is free.
+    #[arg(long, value_name = "DURATION", env = "LASTCALL_HAND_OVER_WAIT", default_value = "0s",
+          value_parser = parse::duration)]
+    pub hand_over_wait: Duration,
 
     /// Grace of a pod of which nothing says how long it is
     ///
@@ -145,6 +168,15 @@ pub struct ContractArgs {
     #[arg(long, value_name = "DURATION", env = "LASTCALL_RESERVE", default_value = "5s",
           value_parser = parse::duration)]
     pub reserve: Duration,
+
+    /// Whose clients are told to leave when a pod ends
+    ///
+    /// A client that keeps its connection busy never leaves by itself, and whatever it has in flight at
+    /// SIGTERM is cut. The last call is an HTTP `Connection: close`, or a GOAWAY, put into the pod's answers
+    /// on the app's behalf, and for most clusters `auto` is right. A hook's own last-call=http asks for it
+    /// at all of its pod's ports, last-call=off keeps it away; off always wins.
+    #[arg(long, value_name = "WHEN", env = "LASTCALL_LAST_CALL", default_value = "asked")]
+    pub last_call: Calls,
 }
 
 /// What is seen of connections, and how.
@@ -269,6 +301,17 @@ pub enum Attach {
     /// A clsact qdisc and a filter: every kernel.
     Clsact,
     /// Not at all: sockets are polled, every 100 ms.
+    None,
+}
+
+/// Which EndpointSlices are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EndpointSlices {
+    /// Those of namespaces in which a pod of this node drains, for a minute longer than it does.
+    Draining,
+    /// All of the cluster.
+    All,
+    /// None.
     None,
 }
 

@@ -65,6 +65,33 @@ impl Cluster {
         self.write(|index| index.reset(kind, namespace, objects, now));
     }
 
+    /// [`Index::put`]
+    pub fn put(&self, record: Record, now: Moment) {
+        self.write(|index| index.put(record, now));
+    }
+
+    /// [`Index::list`]
+    pub fn list(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        records: Vec<Record>,
+        spared: &BTreeSet<PodName>,
+        now: Moment,
+    ) {
+        self.write(|index| index.list(kind, namespace, records, spared, now));
+    }
+
+    /// [`Index::forget`]
+    pub fn forget(&self, kind: Kind, namespace: &str, now: Moment) {
+        self.write(|index| index.forget(kind, namespace, now));
+    }
+
+    /// [`Index::services_of`]
+    pub fn services_of(&self, name: &PodName) -> BTreeSet<String> {
+        self.read().services_of(name)
+    }
+
     /// [`Index::replace`]
     pub fn replace(&self, records: impl IntoIterator<Item = Record>, now: Moment) {
         self.write(|index| index.replace(records, now));

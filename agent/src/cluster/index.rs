@@ -43,7 +43,11 @@ impl Index {
 
     /// An object was added or modified.
     pub fn apply(&mut self, object: &Object, now: Moment) -> Vec<PodName> {
-        let Some(record) = Record::new(object, &self.options) else { return Vec::new() };
+        Record::new(object, &self.options).map(|record| self.put(record, now)).unwrap_or_default()
+    }
+
+    /// The same, of what is kept of it.
+    pub fn put(&mut self, record: Record, now: Moment) -> Vec<PodName> {
         let touched = BTreeSet::from([record.namespace.clone()]);
         self.insert(record);
         self.refresh(&touched, now)
@@ -69,11 +73,26 @@ impl Index {
         objects: &[Object],
         now: Moment,
     ) -> Vec<PodName> {
+        let records: Vec<Record> =
+            objects.iter().filter_map(|object| Record::new(object, &self.options)).collect();
+        self.list(kind, namespace, records, &BTreeSet::new(), now)
+    }
+
+    /// The same, of what is kept of them. `spared`: objects that are there although the list lacks them (it
+    /// may come from a cache that lags).
+    pub fn list(
+        &mut self,
+        kind: Kind,
+        namespace: Option<&str>,
+        records: impl IntoIterator<Item = Record>,
+        spared: &BTreeSet<PodName>,
+        now: Moment,
+    ) -> Vec<PodName> {
         let mut touched = BTreeSet::new();
-        for (name, records) in &mut self.namespaces {
+        for (name, known) in &mut self.namespaces {
             if namespace.is_none_or(|namespace| namespace == name) {
                 touched.insert(name.clone());
-                records.clear(kind);
+                known.clear(kind, name, spared);
             }
         }
         match (kind, namespace) {
@@ -83,14 +102,21 @@ impl Index {
             }
             _ => {}
         }
-        for object in objects {
-            let Some(record) = Record::new(object, &self.options) else { continue };
+        for record in records {
             if record.kind() == kind && namespace.is_none_or(|namespace| namespace == record.namespace) {
                 touched.insert(record.namespace.clone());
                 self.insert(record);
             }
         }
         self.refresh(&touched, now)
+    }
+
+    /// Nobody tells of this kind in this namespace any more: what was known of it may not be so now.
+    pub fn forget(&mut self, kind: Kind, namespace: &str, now: Moment) -> Vec<PodName> {
+        let Some(records) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        records.clear(kind, namespace, &BTreeSet::new());
+        records.slices_listed &= kind != Kind::Slice;
+        self.refresh(&BTreeSet::from([namespace.to_owned()]), now)
     }
 
     /// All there is, of all kinds: what was known and is not among it is gone. If it has slices or
@@ -126,6 +152,17 @@ impl Index {
             record.static_uid.as_deref().map(|known| known == uid)
         };
         self.pods().filter(|_| !uid.is_empty()).find(|pod| pod.uid == uid || is_static(pod) == Some(true))
+    }
+
+    /// The Services whose believed slices name a pod.
+    pub fn services_of(&self, name: &PodName) -> BTreeSet<String> {
+        let Some(records) = self.namespaces.get(&name.namespace) else { return BTreeSet::new() };
+        let Some(pod) = records.pods.get(&name.name) else { return BTreeSet::new() };
+        let believed = records
+            .slices
+            .values()
+            .filter(|slice| slice.endpoints.iter().any(|endpoint| endpoint.is(&name.name, pod)));
+        believed.filter_map(|slice| slice.service.clone()).collect()
     }
 
     /// The pods that are Terminating.
@@ -174,10 +211,10 @@ impl Index {
         from_slices: Option<&FromSlices>,
         now: Moment,
     ) -> BTreeMap<PodName, PodFacts> {
-        let complete = self.slices_listed
-            || records.slices_listed
-            || !records.slices.is_empty()
-            || !records.services.is_empty();
+        // Files that hold one slice or Service hold them all. Of an API server each is asked for by itself.
+        let some = !records.slices.is_empty() || !records.services.is_empty();
+        let complete =
+            self.slices_listed || records.slices_listed || (some && self.options.slices_start_drains);
         let joiner = Joiner::new(records, from_slices.map(|found| &found.taken), complete);
         let unlisted = from_slices.and_then(|found| found.pods.get(namespace)).into_iter().flatten();
         let local = records.pods.iter().filter(|(_, pod)| pod.local);
@@ -226,8 +263,11 @@ impl Index {
 }
 
 impl Namespace {
-    fn clear(&mut self, kind: Kind) {
+    fn clear(&mut self, kind: Kind, namespace: &str, spared: &BTreeSet<PodName>) {
         match kind {
+            Kind::Pod if !spared.is_empty() => self.pods.retain(|name, _| {
+                spared.contains(&PodName { namespace: namespace.to_owned(), name: name.clone() })
+            }),
             Kind::Pod => self.pods.clear(),
             Kind::Slice => self.slices.clear(),
             Kind::Service => self.services.clear(),

@@ -83,6 +83,11 @@ impl Record {
         Some(Self { namespace: namespace(metadata), name, body })
     }
 
+    /// A slice none of whose endpoints can be on this node says nothing of any pod here.
+    pub(super) fn says_nothing(&self) -> bool {
+        matches!(&self.body, Body::Slice(slice) if slice.endpoints.is_empty())
+    }
+
     /// The kind of the object that it was.
     pub fn kind(&self) -> Kind {
         match self.body {

@@ -34,6 +34,8 @@ pub struct Asked {
     pub contract: Contract,
     /// When it came.
     pub began: Moment,
+    /// By when an earlier agent had promised an answer.
+    pub deadline: Option<Moment>,
 }
 
 impl Drains {
@@ -50,6 +52,16 @@ impl Drains {
     /// All of them, also those that are decided and whose pods are not gone yet.
     pub fn list(&self) -> Vec<Arc<Drain>> {
         self.lock().clone()
+    }
+
+    /// The pods that drain at the moment of asking and are not decided, as far as they have names.
+    pub fn draining(&self) -> impl Fn() -> BTreeSet<PodName> + Send + Sync + 'static {
+        let running = Arc::clone(&self.running);
+        move || {
+            let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            let undecided = running.iter().filter(|drain| drain.progress.borrow().verdict.is_none());
+            undecided.filter_map(|drain| drain.name()).collect()
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Drain>>> {
@@ -91,6 +103,7 @@ impl Drains {
         let mut running = self.lock();
         if let Some(drain) = running.iter().find(|d| same(d, name, uid, &addresses)) {
             drain.learn(asked.facts.clone(), asked.address);
+            asked.deadline.into_iter().for_each(|d| drain.promise(d));
             return Arc::clone(drain);
         }
         // The whole contract stands in the pod's spec; a request says only what its caller wrote.
@@ -99,7 +112,9 @@ impl Drains {
             Some(end) => end.first_seen.min(asked.began),
             None => asked.began,
         };
-        self.start(&mut running, began, contract, asked.facts, asked.address)
+        let drain = self.start(&mut running, began, contract, asked.facts, asked.address);
+        asked.deadline.into_iter().for_each(|d| drain.promise(d));
+        drain
     }
 
     /// The strictest of the pod's hooks; `None` where it has none.

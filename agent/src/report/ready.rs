@@ -18,10 +18,14 @@ use crate::moment::Moment;
 /// Each by its name, and how it was done once it was.
 type Latches = Vec<(&'static str, Option<String>)>;
 
+/// Something that must hold, for as long as the agent runs; `Err` says why it does not now.
+type Condition = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// What must have happened once before the agent is ready. Clones share it.
 #[derive(Clone, Default)]
 pub struct Readiness {
     latches: Arc<Mutex<Latches>>,
+    conditions: Arc<Mutex<Vec<(&'static str, Condition)>>>,
 }
 
 /// One of the things that must happen. Dropped without a word, it stays undone.
@@ -44,10 +48,21 @@ impl Readiness {
         Latch { readiness: self.clone(), index: latches.len() - 1 }
     }
 
-    /// All is done.
+    /// Something that must hold from now on; asked whenever somebody asks for readiness.
+    pub fn condition(
+        &self,
+        name: &'static str,
+        holds: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.conditions().push((name, Arc::new(holds)));
+    }
+
+    /// All is done, and holds.
     pub fn ready(&self) -> bool {
         let latches = self.lock();
-        !latches.is_empty() && latches.iter().all(|(_, how)| how.is_some())
+        !latches.is_empty()
+            && latches.iter().all(|(_, how)| how.is_some())
+            && self.conditions().iter().all(|(_, holds)| holds().is_ok())
     }
 
     /// A line for each: what it is, and how it was done or that it is waited for.
@@ -61,7 +76,17 @@ impl Readiness {
                 None => writeln!(out, "waiting  {name}"),
             };
         }
+        for (name, holds) in self.conditions().iter() {
+            let _ = match holds() {
+                Ok(()) => writeln!(out, "holds    {name}"),
+                Err(why) => writeln!(out, "failing  {name}: {why}"),
+            };
+        }
         out
+    }
+
+    fn conditions(&self) -> MutexGuard<'_, Vec<(&'static str, Condition)>> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Latches> {
@@ -124,6 +149,24 @@ mod tests {
         programs.done("tcx");
         assert!(readiness.ready());
         assert_eq!(readiness.report(), "done     source read\ndone     kernel programs: tcx\n");
+    }
+
+    #[test]
+    fn a_condition_may_fail_and_hold_again() {
+        let readiness = Readiness::new();
+        readiness.latch("source read").done("");
+        let holds = Arc::new(AtomicU64::new(1));
+        let asked = Arc::clone(&holds);
+        readiness.condition("API server", move || match asked.load(Ordering::Relaxed) {
+            0 => Err("connection refused".into()),
+            _ => Ok(()),
+        });
+        assert!(readiness.ready());
+        holds.store(0, Ordering::Relaxed);
+        assert!(!readiness.ready());
+        assert!(readiness.report().ends_with("failing  API server: connection refused\n"));
+        holds.store(1, Ordering::Relaxed);
+        assert!(readiness.ready());
     }
 
     #[test]

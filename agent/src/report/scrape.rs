@@ -36,8 +36,21 @@ pub struct Reading {
     pub hook_calls: HookCalls,
     /// Manifests that cannot be read.
     pub manifest_problems: u64,
+    /// The API server, where there is one.
+    pub api: Option<ApiReading>,
     /// The kernel programs are loaded.
     pub ebpf_available: bool,
+}
+
+/// What the requests to the API server said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ApiReading {
+    /// It answers.
+    pub reachable: bool,
+    /// Requests. Never go down.
+    pub requests: u64,
+    /// Those that failed. Never go down.
+    pub failures: u64,
 }
 
 /// Connections by [`ConnectionState`]; each is in one of them.
@@ -107,6 +120,7 @@ type Family = (Desc, Vec<MetricFamily>);
 fn families(reading: &Reading) -> Vec<Family> {
     let c = &reading.connections;
     let calls = &reading.hook_calls;
+    let api = reading.api.unwrap_or(ApiReading { reachable: true, ..ApiReading::default() });
     [
         gauge(&catalogue::DRAINS_IN_PROGRESS, &[("", reading.drains_in_progress)]),
         gauge(&catalogue::HOOKS_HELD, &[("", reading.hooks_held)]),
@@ -123,6 +137,9 @@ fn families(reading: &Reading) -> Vec<Family> {
         gauge(&catalogue::TABLE_ENTRIES, &[("", reading.table_entries)]),
         gauge(&catalogue::TABLE_CAPACITY, &[("", reading.table_capacity)]),
         gauge(&catalogue::MANIFEST_PROBLEMS, &[("", reading.manifest_problems)]),
+        gauge(&catalogue::API_REACHABLE, &[("", api.reachable.into())]),
+        counter(&catalogue::API_REQUESTS, &[("", api.requests)]),
+        counter(&catalogue::API_FAILURES, &[("", api.failures)]),
         gauge(&catalogue::EBPF_AVAILABLE, &[("", reading.ebpf_available.into())]),
         counter(&catalogue::EDGE_EVENTS, &[("", reading.edge_events)]),
         counter(&catalogue::EDGE_EVENTS_LOST, &[("", reading.edge_events_lost)]),

@@ -3,16 +3,19 @@
 //! Listeners before the hook programs that send calls to them; the programs before the source that
 //! starts drains; ready when all three are.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     causes,
     cli::agent::Attach as AttachFlag,
-    cluster::{Changes, Cluster, Options, PodFacts, manifests::Manifests},
+    cluster::{Changes, PodFacts, PodName, api::Api},
     config::Config,
     drain::{AttachChoice, Drains, Paces, Services},
     hook::{
@@ -20,10 +23,11 @@ use crate::{
         listen::Listeners,
         server::{HookServer, Limits},
     },
-    kernel::{self, Attach, Edges, Hook, HookOptions, NetnsCookie, Observer},
+    kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
+    last_call::{self, sockmap_fixes::SockmapFixes},
     report::{
         metrics::Metrics,
-        ready::{Heartbeat, Readiness},
+        ready::{Heartbeat, Latch, Readiness},
         serve,
     },
     sockets::{Namespaces, OpeningRates},
@@ -31,11 +35,14 @@ use crate::{
 
 mod bpffs;
 mod desk;
+mod hand_over;
 mod held;
 mod kubelet;
 mod log;
 mod pages;
+mod source;
 mod telling;
+pub mod uninstall;
 mod waits;
 
 /// `SO_MARK` of the listener that says "somebody is home": "last" in ASCII.
@@ -67,6 +74,8 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         readiness.latch("hook listener"),
         readiness.latch("kernel programs"),
     );
+    let cluster = source::cluster(&config);
+    let source = source::Source::open(&config, &cluster).await?;
     let heartbeat = Heartbeat::new(HEARTBEAT);
     let metrics = Arc::new(Metrics::new());
     let pages = serve::Pages {
@@ -74,7 +83,9 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         heartbeat: heartbeat.clone(),
     };
-    let metrics_listener = serve::bind(config.metrics_address).await?;
+    let Some(metrics_listener) = hand_over::bind(config.metrics_address, config.hand_over_wait).await? else {
+        return Ok(());
+    };
     tokio::spawn(async move { serve::serve(metrics_listener, pages).await });
 
     let namespaces = Namespaces::start(&config.netns_dir).context("watch the pods' network namespaces")?;
@@ -82,10 +93,13 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let kernel = Kernel::open(&config).inspect_err(|e| {
         tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
     });
-    let (mut edges, observer, ebpf_hook) = match kernel {
-        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook)),
-        Err(_) => (None, None, None),
+    let (mut edges, observer, ebpf_hook, announcer) = match kernel {
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), kernel.announcer),
+        Err(_) => (None, None, None, None),
     };
+    if let (Some(announcer), Some(observer)) = (&announcer, &observer) {
+        tokio::spawn(last_call::keep(Arc::clone(announcer), Arc::clone(observer)));
+    }
     let has_programs = observer.is_some();
 
     let listeners = Listeners::bind(config.hook_port, MARK).context("listen for hooks")?;
@@ -108,17 +122,11 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tokio::spawn(kubelet::follow(config.clone(), namespaces.clone(), Arc::clone(hook)));
     }
 
-    let cluster = Cluster::new(Options {
-        node_name: config.node_name.clone(),
-        hook_port: config.hook_port,
-        slices_start_drains: true,
-    });
-    let manifests = Manifests::open(&config.endpoints, cluster.clone())?;
-    let problems = manifests.problems();
-    let told = telling::Telling::new(Arc::clone(&metrics));
+    let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
     let services = Arc::new(Services {
         cluster: cluster.clone(),
         observer: observer.clone(),
+        announcer,
         namespaces,
         rates,
         attach: attach_choice(config.attach),
@@ -127,6 +135,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         ignored: config.ignore_sources.clone(),
         contract: config.contract.clone(),
         bounds: config.bounds.clone(),
+        last_call: config.last_call,
         listener: told.listener(),
         wakes: Services::no_wakes(),
     });
@@ -137,7 +146,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tracing::warn!(error = %causes(&e), "--ignore-sources: connections of some will count");
     }
     let drains = Arc::new(Drains::new(Arc::clone(&services)));
-    let node = Arc::new(pages::Node::new(&config, Arc::clone(&drains), hook.clone(), problems));
+    let node = Arc::new(pages::Node::new(&config, Arc::clone(&drains), hook.clone(), source.told()));
     metrics.read_from({
         let node = Arc::clone(&node);
         move || node.reading()
@@ -158,10 +167,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     // What is known already is in the kernel before the agent says that it is ready: from then on its
     // absence is a sleep of the right length.
     let mut follower = Follower::new(Arc::clone(&drains), hook.clone(), config.bounds.nobody_home_wait);
+    follower.api = source.api().cloned();
     follower.catch_up();
-    tokio::spawn(follower.run());
-    tokio::spawn(manifests.run());
-    source_read.done(config.endpoints.display().to_string());
+    if let Some(health) = source.told().health().cloned() {
+        readiness.condition("API server", move || health.pods());
+    }
+    let draining = drains.draining();
+    let read = source.follow(&cluster, Arc::new(draining));
+    tokio::spawn(follower.run(read, source_read));
 
     let stop = CancellationToken::new();
     let desk = Arc::new(desk::NodeDesk::new(drains, hook.clone(), Arc::clone(&node), metrics));
@@ -175,7 +188,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let server = HookServer::new(desk, store, Limits::default());
     let held = server.held();
     let serving = tokio::spawn(server.serve(listeners, stop.clone()));
-    tracing::info!(endpoints = %config.endpoints.display(), hook_port = config.hook_port, "ready");
+    tracing::info!(source = %config.source, hook_port = config.hook_port, "hooks are answered");
     main_loop(&heartbeat, held).await?;
     stop.cancel();
     serving.await.context("the hook server ended badly")?;
@@ -188,13 +201,14 @@ struct Follower {
     drains: Arc<Drains>,
     waits: waits::Waits,
     changes: Changes,
+    api: Option<Api>,
 }
 
 impl Follower {
     fn new(drains: Arc<Drains>, hook: Option<Arc<Hook>>, nobody_home: Duration) -> Self {
         let changes = drains.services().cluster.subscribe();
         let waits = waits::Waits::new(hook, nobody_home, drains.services());
-        Self { drains, waits, changes }
+        Self { drains, waits, changes, api: None }
     }
 
     /// Everything that is known by now.
@@ -203,18 +217,41 @@ impl Follower {
         for facts in cluster.snapshot() {
             self.look_at(&facts);
         }
-        self.waits.forget_strangers(&cluster);
     }
 
-    async fn run(mut self) {
+    /// `read`: all pods are known. What an earlier agent left in the kernel is worth more until then.
+    async fn run(mut self, read: oneshot::Receiver<()>, latch: Latch) {
+        let mut read = Some((read, latch));
         loop {
-            for name in self.changes.next().await {
-                match self.drains.services().cluster.pod(&name) {
-                    Some(facts) => self.look_at(&facts),
-                    None => self.waits.remove(&name),
+            let known = async {
+                match &mut read {
+                    Some((read, _)) => read.await.is_ok(),
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                known = known => {
+                    let latch = read.take().map(|(_, latch)| latch);
+                    if known {
+                        self.catch_up();
+                        self.waits.forget_strangers(&self.drains.services().cluster);
+                        latch.into_iter().for_each(|latch| latch.done("all pods of the node are known"));
+                    }
+                }
+                names = self.changes.next() => self.news(names),
             }
         }
+    }
+
+    fn news(&mut self, names: BTreeSet<PodName>) {
+        for name in names {
+            match self.drains.services().cluster.pod(&name) {
+                Some(facts) => self.look_at(&facts),
+                None => self.waits.remove(&name),
+            }
+        }
+        // A drain may have got its name by it, and so its namespace.
+        self.api.iter().for_each(Api::look);
     }
 
     fn look_at(&mut self, facts: &Arc<PodFacts>) {
@@ -272,6 +309,7 @@ struct Kernel {
     edges: Edges,
     observer: Arc<Observer>,
     hook: PendingHook,
+    announcer: Option<Arc<LastCall>>,
 }
 
 impl Kernel {
@@ -287,8 +325,22 @@ impl Kernel {
         let edges = Edges::take(&mut ebpf)?;
         let netns = NetnsCookie::load(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
-        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook })
+        let announcer = announcer(&mut ebpf).map(Arc::new);
+        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
+}
+
+/// What tells clients to leave, where this kernel is known to do that without harm.
+fn announcer(ebpf: &mut aya::Ebpf) -> Option<LastCall> {
+    let fixes = SockmapFixes::of_this_kernel();
+    if !fixes.http1 {
+        tracing::warn!(kernel = fixes.found, "no client can be told to leave on this node");
+        return None;
+    }
+    let loaded = LastCall::load(ebpf, fixes.http2).inspect_err(|e| {
+        tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
+    });
+    loaded.ok()
 }
 
 /// The hook programs, loaded, not yet attached.

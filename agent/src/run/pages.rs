@@ -6,21 +6,23 @@ use std::sync::{
 };
 
 use crate::{
-    cluster::{Transport, manifests::Problems},
+    cluster::Transport,
     config::Config,
-    contract::Until,
+    contract::{Audience, Until},
     drain::{Drain, Drains},
     hook::{answer::Reply, identity::Page},
     kernel::Hook,
-    ledger::{Known, Line, State},
+    ledger::{Call, Known, Line, State, View},
     moment::Moment,
     report::{
         labels::ConnectionState,
-        scrape::{ConnectionCounts, HookCalls, Reading},
+        scrape::{ApiReading, ConnectionCounts, HookCalls, Reading},
         status::{
-            ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known as KnownStatus, KnownCounts, NodeStatus,
+            ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known as KnownStatus, KnownCounts,
+            LastCallStatus, NodeStatus,
         },
     },
+    run::source::Told,
 };
 
 /// More connections of one pod than a page shows.
@@ -29,23 +31,18 @@ const MAX_LINES: usize = 1000;
 pub(super) struct Node {
     drains: Arc<Drains>,
     hook: Option<Arc<Hook>>,
-    problems: Problems,
+    source: Told,
     table_capacity: u64,
     started: Moment,
     edges: AtomicU64,
 }
 
 impl Node {
-    pub(super) fn new(
-        config: &Config,
-        drains: Arc<Drains>,
-        hook: Option<Arc<Hook>>,
-        problems: Problems,
-    ) -> Self {
+    pub(super) fn new(config: &Config, drains: Arc<Drains>, hook: Option<Arc<Hook>>, source: Told) -> Self {
         Self {
             drains,
             hook,
-            problems,
+            source,
             table_capacity: u64::from(config.table_size),
             started: Moment::now(),
             edges: AtomicU64::new(0),
@@ -69,7 +66,7 @@ impl Node {
     fn status(&self) -> NodeStatus {
         let services = self.drains.services();
         let reading = self.reading();
-        let mut problems: Vec<String> = self.problems.list().iter().map(ToString::to_string).collect();
+        let mut problems = self.source.problems();
         if self.hook.is_none() {
             problems.push("the kubelet's calls to pods are not led to the agent: see the log".to_owned());
         }
@@ -97,7 +94,11 @@ impl Node {
         let mut reading = Reading {
             table_capacity: self.table_capacity,
             edge_events: self.edges.load(Ordering::Relaxed),
-            manifest_problems: self.problems.list().len() as u64,
+            manifest_problems: self.source.broken_files(),
+            api: self.source.health().map(|health| {
+                let (requests, failures) = health.counts();
+                ApiReading { reachable: health.reachable(), requests, failures }
+            }),
             ebpf_available: services.observer.is_some() && !services.attach.is_none(),
             ..Reading::default()
         };
@@ -175,6 +176,8 @@ fn drain_status(drain: &Drain, with_connections: bool) -> DrainStatus {
         hooks_waiting: drain.hooks_waiting(),
         until: until(drain.contract.until).to_owned(),
         waiting_for,
+        settle: progress.settle,
+        last_call: last_call(progress.audience, &view, progress.unable),
         counts: Counts {
             open: view.open as u64,
             in_flight: view.in_flight.saturating_sub(view.doubt).saturating_sub(view.flows) as u64,
@@ -219,11 +222,23 @@ fn connection(line: &Line, now: Moment) -> ConnectionStatus {
             Known::Inferred => KnownStatus::Inferred,
             Known::Doubt => KnownStatus::Doubt,
         },
+        told_seconds: ago(line.call.and_then(Call::told)),
+        last_call: line.call.map(|call| call.to_string()),
         why: match line.redirected_to {
             Some(port) => format!("{} (redirected to port {port})", line.reason),
             None => line.reason.to_string(),
         },
     }
+}
+
+fn last_call(audience: Audience, view: &View, unable: Option<String>) -> Option<LastCallStatus> {
+    let ports = match audience {
+        Audience::Nobody => return None,
+        Audience::HttpPorts => "http",
+        Audience::EveryPort => "all",
+    };
+    let (told, left, stayed) = (view.told, view.told_left, view.told_stayed);
+    Some(LastCallStatus { ports: ports.to_owned(), told, left, stayed, unable })
 }
 
 fn until(until: Until) -> &'static str {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    cluster::api::Api,
     drain::{Drain, Fallback, Happened, Listener, policy::Outcome},
     report::{
         labels::{self, Labels},
@@ -12,11 +13,12 @@ use crate::{
 
 pub(super) struct Telling {
     metrics: Arc<Metrics>,
+    api: Option<Api>,
 }
 
 impl Telling {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
+    pub(super) fn new(metrics: Arc<Metrics>, api: Option<Api>) -> Self {
+        Self { metrics, api }
     }
 
     pub(super) fn listener(self) -> Listener {
@@ -26,13 +28,18 @@ impl Telling {
     fn tell(&self, drain: &Drain, what: &Happened) {
         let m = &self.metrics;
         match what {
-            Happened::Began => tracing::info!(pod = %drain, "drain begins"),
-            Happened::Settled(after, rate) => m.settled(*rate, *after),
-            Happened::Ended(outcome, took) => {
-                tracing::info!(pod = %drain, %outcome, seconds = took.as_secs_f64(), "drain ends");
-                m.drain_ended(&labels_of(drain), as_label(*outcome), *took);
+            Happened::Began => {
+                tracing::info!(pod = %drain, "drain begins");
+                self.api.iter().for_each(Api::look);
             }
-            Happened::Corrected(n) => m.corrected(labels::Correction::Gone, *n),
+            Happened::Settled(after, rate) => m.settled(*rate, *after),
+            Happened::Ended(verdict) => {
+                let (outcome, took) = (verdict.outcome, verdict.at.since(drain.began));
+                tracing::info!(pod = %drain, %outcome, seconds = took.as_secs_f64(), "drain ends: {}", verdict.why);
+                m.drain_ended(&labels_of(drain), as_label(outcome), took);
+            }
+            Happened::Corrected(n) => m.corrected(*n),
+            Happened::Announced(new) => m.announced(new),
             Happened::FellBack(why) => {
                 tracing::warn!(pod = %drain, "its sockets are polled: {}", why.why());
                 m.fell_back(fallback(*why));

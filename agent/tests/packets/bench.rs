@@ -100,7 +100,10 @@ impl Bench {
         let addresses: BTreeSet<IpAddr> = [POD, POD6].map(|a| a.parse().expect("an address")).into();
         let pod = observer.track(&addresses).expect("track the pod");
         let port = |port, protocol, speaks, settles| {
-            (PortKey { pod: 0, port, protocol, pad: 0 }, Port { protocol: speaks, settles, announce: 0, pad: 0 })
+            (
+                PortKey { pod: 0, port, protocol, pad: 0 },
+                Port { protocol: speaks, settles, announce: 0, pad: 0 },
+            )
         };
         let ports = [
             port(HTTP, TCP, protocol::HTTP, 1),

@@ -168,7 +168,9 @@ fn exposures() {
         ("some other gate", gate("example.com/warm"), "".into(), Exposure::Unknown),
     ];
     for (what, spec, others, want) in rows {
-        assert_eq!(exposure_of(cluster(), &spec, &others), want, "{what}, in a cluster");
+        // Beside an API server only a list of slices shows that there are none.
+        let want_in_cluster = if want == Exposure::None { Exposure::Unknown } else { want };
+        assert_eq!(exposure_of(cluster(), &spec, &others), want_in_cluster, "{what}, in a cluster");
         assert_eq!(exposure_of(files(), &spec, &others), want, "{what}, from files");
     }
 }

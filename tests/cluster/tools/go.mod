@@ -1,0 +1,3 @@
+module lastcall/cluster/tools
+
+go 1.24.0

@@ -1,0 +1,144 @@
+//! The experiment of record: what a rolling update costs, by the way to stop a pod.
+
+pub(crate) mod balancer;
+mod batch;
+mod plan;
+mod table;
+pub(crate) mod trial;
+
+use std::path::PathBuf;
+use std::time::Instant;
+use std::{fs, thread};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::agent::Agent;
+use crate::cluster::{Change, Cluster};
+use crate::pods::Pods;
+use trial::{Outcome, Row, Trial};
+
+/// `cargo xtask e2e rollout`
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct RolloutArgs {
+    /// Write the rows here as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Every row under every load behind every kind of Service, in both modes of kube-proxy.
+    #[arg(long)]
+    full: bool,
+    /// Only these rows: none, "sleep 5", "sleep 20", lastcall, "agent absent".
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    rows: Vec<Row>,
+    /// Only loads whose name has this in it.
+    #[arg(long, value_name = "TEXT")]
+    load: Option<String>,
+    /// Only Services whose name has this in it.
+    #[arg(long, value_name = "TEXT")]
+    service: Option<String>,
+    /// Only this mode of kube-proxy.
+    #[arg(long, value_name = "MODE")]
+    proxy: Option<String>,
+}
+
+/// Cells side by side: as many pods as a small machine stops at once without being late itself.
+const SIDE_BY_SIDE: usize = 10;
+
+/// Measures, prints the table, and says whether every cell could be measured and lastcall kept its word.
+pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
+    let pods = Pods::watch(cluster);
+    let mut agent = None;
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for mode in ["nftables", "iptables"] {
+        if args.proxy.as_ref().is_some_and(|only| only != mode) {
+            continue;
+        }
+        if !cluster.is_own() && mode == "iptables" {
+            continue;
+        }
+        let rows = if args.rows.is_empty() { Row::ALL.to_vec() } else { args.rows.clone() };
+        let trials: Vec<Trial> = plan::trials(args.full, mode)
+            .into_iter()
+            .filter(|trial| rows.contains(&trial.row))
+            .filter(|trial| args.load.as_ref().is_none_or(|text| trial.traffic.to_string().contains(text)))
+            .filter(|trial| args.service.as_ref().is_none_or(|text| trial.way.to_string().contains(text)))
+            .collect();
+        if trials.is_empty() {
+            continue;
+        }
+        if cluster.is_own() {
+            proxy_mode(cluster, mode)?;
+        }
+        // The agent goes away for its own row alone, which therefore comes last.
+        let (absent, present): (Vec<Trial>, Vec<Trial>) =
+            trials.into_iter().partition(|trial| trial.row == Row::AgentAbsent);
+        for (batch, absent) in batches(&present, false).chain(batches(&absent, true)) {
+            let started = Instant::now();
+            if batch.iter().any(|trial| matches!(trial.row, Row::Lastcall | Row::AgentAbsent))
+                && agent.is_none()
+            {
+                agent = Some(Agent::install(cluster)?);
+            }
+            let gone = || match &agent {
+                Some(agent) if absent => agent.remove(),
+                _ => Ok(()),
+            };
+            let mut measured = batch::measure(cluster, &pods, batch, gone)?;
+            for outcome in &mut measured {
+                outcome.proxy = mode.to_owned();
+                if let (Some(agent), false) = (&agent, absent) {
+                    outcome.hooks = agent.outcomes(&outcome.pods);
+                }
+            }
+            if absent {
+                agent = None;
+            }
+            println!("{mode}: {} cells in {:.0} s", batch.len(), started.elapsed().as_secs_f64());
+            for outcome in &measured {
+                println!("  {}", table::line(outcome));
+            }
+            outcomes.extend(measured);
+        }
+    }
+    if outcomes.is_empty() {
+        bail!("no such rows");
+    }
+    if let Some(agent) = agent {
+        agent.remove()?;
+    }
+    println!("\n{}", table::render(&outcomes));
+    let broken = table::broken_promises(&outcomes);
+    broken.iter().for_each(|promise| println!("NOT KEPT: {promise}"));
+    if let Some(file) = &args.json {
+        let json = serde_json::to_string_pretty(&serde_json::json!({ "rows": outcomes }))?;
+        fs::write(file, json + "\n").with_context(|| file.display().to_string())?;
+    }
+    Ok(broken.is_empty() && outcomes.iter().all(|outcome| outcome.error.is_none()))
+}
+
+fn batches(trials: &[Trial], absent: bool) -> impl Iterator<Item = (&[Trial], bool)> {
+    trials.chunks(SIDE_BY_SIDE).map(move |batch| (batch, absent))
+}
+
+/// Restarts kube-proxy where it runs in another mode.
+fn proxy_mode(cluster: &Cluster, mode: &str) -> Result<()> {
+    let file = cluster.home().node().join("proxy-mode");
+    if fs::read_to_string(&file)?.trim() == mode {
+        return Ok(());
+    }
+    cluster.component("kube-proxy", Change::Stop)?;
+    fs::write(&file, mode)?;
+    cluster.component("kube-proxy", Change::Start)?;
+    // Its health page answers when its first rules are in place.
+    for _ in 0..300 {
+        let said = cluster
+            .node("curl")
+            .args(["-sf", "--max-time", "1", "http://127.0.0.1:10256/healthz"])
+            .output()?;
+        if said.status.success() {
+            return Ok(());
+        }
+        thread::sleep(std::time::Duration::from_millis(100));
+    }
+    bail!("kube-proxy does not come back in mode {mode}")
+}

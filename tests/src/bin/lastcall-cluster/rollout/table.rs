@@ -1,0 +1,76 @@
+//! The table, and what it has to show.
+
+use std::fmt::Write;
+
+use super::trial::Outcome;
+
+/// A cell in a line.
+pub(super) fn line(outcome: &Outcome) -> String {
+    let Outcome { name, load, service, requests, failed, cut, gone_s, hooks, first_failure, error, .. } =
+        outcome;
+    let mut text = format!("{load:20} {service:20} {name:13}");
+    if let Some(error) = error {
+        let _ = write!(text, " {}", error.lines().next().unwrap_or_default());
+        return text;
+    }
+    let gone = gone_s.map_or(String::new(), |gone| format!("{gone:.1} s"));
+    let _ = write!(text, " {requests:6} {failed:6} {cut:5} {gone:>10}  {}", hooks.join(", "));
+    if let Some(failure) = first_failure {
+        let _ = write!(text, " ({failure})");
+    }
+    text.trim_end().to_owned()
+}
+
+/// All cells, load by load.
+pub(super) fn render(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for proxy in ["nftables", "iptables"] {
+        let mut of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.proxy == proxy).collect();
+        if of.is_empty() {
+            continue;
+        }
+        let place = |outcome: &Outcome| {
+            outcomes.iter().position(|o| o.load == outcome.load && o.service == outcome.service)
+        };
+        of.sort_by_key(|outcome| place(outcome));
+        let _ = writeln!(
+            text,
+            "kube-proxy {proxy}\n{:20} {:20} {:13} {:>6} {:>6} {:>5} {:>10}  hooks",
+            "load", "service", "preStop", "sent", "failed", "cut", "gone after"
+        );
+        for outcome in of {
+            let _ = writeln!(text, "{}", line(outcome));
+        }
+        text.push('\n');
+    }
+    text + "failed      requests without a complete answer; clients never retry
+cut         those among them that an app had and lost; the others never got a connection
+gone after  from the deletion of an old pod until its object was gone, of the slower one
+"
+}
+
+/// What is promised of lastcall and does not hold in these numbers.
+pub(super) fn broken_promises(outcomes: &[Outcome]) -> Vec<String> {
+    let find = |of: &Outcome, name: &str| {
+        let same = |o: &&Outcome| o.load == of.load && o.service == of.service && o.proxy == of.proxy;
+        outcomes.iter().filter(same).find(|o| o.name == name && o.error.is_none())
+    };
+    let mut broken = Vec::new();
+    for ours in outcomes.iter().filter(|o| o.name == "lastcall" && o.error.is_none()) {
+        let Some(sleep) = find(ours, "sleep 20") else { continue };
+        let cell = format!("{}, {}, {}", ours.load, ours.service, ours.proxy);
+        if ours.failed > 0 && sleep.failed == 0 {
+            broken.push(format!("{cell}: lastcall failed {} requests, sleep 20 none", ours.failed));
+        }
+        // Five new connections a second and pod, and nobody who learns late.
+        let rate = ours.load.split_once("/s new").and_then(|(rate, _)| rate.parse::<f64>().ok());
+        let busy = rate.is_some_and(|rate| rate >= 10.0) && !ours.service.starts_with("balancer");
+        if let (true, Some(ours_s), Some(sleep_s)) =
+            (busy && !ours.service.contains("Local"), ours.gone_s, sleep.gone_s)
+            && ours_s * 5.0 > sleep_s
+        {
+            broken.push(format!("{cell}: gone after {ours_s:.1} s, with sleep 20 after {sleep_s:.1} s"));
+        }
+    }
+    broken
+}
