@@ -11,6 +11,7 @@ use lastcall_ebpf::{
         Address, Announcing, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait,
         LastCallConfig, Pod, Port, PortKey, ProbeKey, StreamKey, hook_count, last_call_count,
     },
+    chunks::Chunks,
     flow::Packet,
     frames::Walk,
     head::{HEAD_PEEK, Head},
@@ -88,6 +89,7 @@ pub(crate) struct Scratch {
     pub(crate) stream: StreamKey,
     pub(crate) walk: Walk,
     pub(crate) head: Head,
+    pub(crate) chunks: Chunks,
     pub(crate) request: [u8; REQUEST_PEEK],
     pub(crate) bytes: [u8; HEAD_PEEK],
 }
@@ -121,11 +123,6 @@ pub(crate) static DIALS: LruHashMap<u32, Dial> = LruHashMap::pinned(4 * MAX_PODS
 #[map]
 pub(crate) static HOOK_COUNTS: Array<u64> = Array::pinned(hook_count::LEN, 0);
 
-/// The agent's own socket by its cookie, and the cookie of the network namespace that it connects in. The agent
-/// writes 0, `tell_netns` the answer.
-#[map]
-pub(crate) static NETNS_ASKED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);
-
 /// Sockets whose next response carries the announcement. TC ingress puts them in, TC egress and the agent
 /// take them out. Never pinned: with the agent's death they are what they were. Full: counted, not announced.
 #[map]
@@ -147,3 +144,8 @@ pub(crate) static LAST_CALL_LEASE: Array<u64> = Array::with_max_entries(1, 0);
 /// What the last call's programs did, and what they refused. They write, the agent reads.
 #[map]
 pub(crate) static LAST_CALL_COUNTS: Array<u64> = Array::with_max_entries(last_call_count::LEN, 0);
+
+/// The agent's own socket by its cookie, and the cookie of the network namespace that it connects in. The agent
+/// writes 0, `tell_netns` the answer.
+#[map]
+pub(crate) static NETNS_ASKED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);

@@ -3,6 +3,7 @@
 mod apt;
 mod build;
 mod child;
+mod compat;
 mod demo;
 mod deploy;
 mod e2e;
@@ -54,15 +55,6 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
-    /// Try lastcall on Debian's kernels, old and new, in QEMU without KVM; says which it is promised for
-    Kernels {
-        /// Only these
-        #[arg(value_enum, value_name = "KERNEL")]
-        releases: Vec<kernels::Release>,
-        /// Write the results to a file too
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
     /// Build the agent's image as an OCI archive, its bill of materials beside it; no container engine needed
     Image(image::Wanted),
     /// Make the plain manifests from the chart, or check them and the chart
@@ -73,6 +65,27 @@ enum Verb {
         /// For the driver, as they are: up, down, shell, test, rollout; --help lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB")]
         arguments: Vec<OsString>,
+    },
+    /// Drain pods of real servers under real clients, with the last call; fetches and builds them first
+    Compat {
+        /// Write the rows to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<OsString>,
+        /// Only these servers or clients
+        #[arg(long, value_name = "NAME,…")]
+        only: Option<OsString>,
+        /// For the run, as they are
+        #[arg(last = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
+    /// Try lastcall on Debian's kernels, old and new, in QEMU without KVM; says which it is promised for
+    Kernels {
+        /// Only these
+        #[arg(value_enum, value_name = "KERNEL")]
+        releases: Vec<kernels::Release>,
+        /// Write the results to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// Check the house rules that the compiler does not check
     Tidy,
@@ -99,10 +112,15 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let arguments: Vec<OsString> = json.into_iter().flatten().chain(options).collect();
             demo::run(&workspace, &arguments)
         }
-        Verb::Kernels { releases, json } => kernels::run(&workspace, &releases, json.as_deref()),
         Verb::Image(wanted) => image::run(&workspace, &wanted),
         Verb::Deploy(wanted) => deploy::run(&workspace, &wanted),
         Verb::E2e { arguments } => e2e::run(&workspace, &arguments),
+        Verb::Compat { json, only, options } => {
+            let flags = [("--json", json), ("--only", only)];
+            let flags = flags.into_iter().filter_map(|(name, value)| Some([name.into(), value?]));
+            compat::run(&workspace, &flags.flatten().chain(options).collect::<Vec<OsString>>())
+        }
+        Verb::Kernels { releases, json } => kernels::run(&workspace, &releases, json.as_deref()),
         Verb::Tidy => tidy::run(&workspace),
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     cli::agent::Attach as AttachFlag,
     cluster::{Changes, PodFacts, PodName, api::Api},
     config::Config,
-    drain::{AttachChoice, Drains, Paces, Services},
+    drain::{AttachChoice, Drains, Paces, Services, Witnesses},
     hook::{
         held::{HeldStore, MemoryStore},
         listen::Listeners,
@@ -94,8 +94,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
     });
     let (mut edges, observer, ebpf_hook, announcer) = match kernel {
-        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), kernel.announcer),
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), Some(kernel.announcer)),
         Err(_) => (None, None, None, None),
+    };
+    // Without any programs that is what is said.
+    let (announcer, no_announcer) = match announcer {
+        Some(Ok(announcer)) => (Some(announcer), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
     };
     if let (Some(announcer), Some(observer)) = (&announcer, &observer) {
         tokio::spawn(last_call::keep(Arc::clone(announcer), Arc::clone(observer)));
@@ -125,8 +131,10 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
     let services = Arc::new(Services {
         cluster: cluster.clone(),
+        witnesses: source.api().map(|api| Arc::new(Witnesses::new(Arc::clone(api.live())))),
         observer: observer.clone(),
         announcer,
+        no_announcer,
         namespaces,
         rates,
         attach: attach_choice(config.attach),
@@ -309,7 +317,8 @@ struct Kernel {
     edges: Edges,
     observer: Arc<Observer>,
     hook: PendingHook,
-    announcer: Option<Arc<LastCall>>,
+    /// Or why nobody can be told to leave.
+    announcer: Result<Arc<LastCall>, String>,
 }
 
 impl Kernel {
@@ -330,17 +339,15 @@ impl Kernel {
     }
 }
 
-/// What tells clients to leave, where this kernel is known to do that without harm.
-fn announcer(ebpf: &mut aya::Ebpf) -> Option<LastCall> {
+/// What tells clients to leave, where this kernel is known to do that without harm; else why not.
+fn announcer(ebpf: &mut aya::Ebpf) -> Result<LastCall, String> {
     let fixes = SockmapFixes::of_this_kernel();
-    if !fixes.http1 {
-        tracing::warn!(kernel = fixes.found, "no client can be told to leave on this node");
-        return None;
-    }
-    let loaded = LastCall::load(ebpf, fixes.http2).inspect_err(|e| {
-        tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
-    });
-    loaded.ok()
+    let loaded = if fixes.http1 {
+        LastCall::load(ebpf, fixes.http2).map_err(|e| causes(&e))
+    } else {
+        Err(format!("kernel {}", fixes.found))
+    };
+    loaded.inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
 }
 
 /// The hook programs, loaded, not yet attached.
