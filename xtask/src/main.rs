@@ -10,6 +10,7 @@ mod ebpf;
 mod image;
 mod kernel_object;
 mod linker;
+mod paths;
 mod root;
 mod tidy;
 mod tiers;
