@@ -4,6 +4,8 @@
 #![no_std]
 
 pub mod abi;
+pub mod announce;
+pub mod chunks;
 pub mod flow;
 pub mod frames;
 pub mod head;

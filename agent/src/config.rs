@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use crate::{
     cli::agent::{AgentArgs, Attach, EndpointSlices, LogFormat, SourceArgs},
     cluster::api::Scope,
-    contract::{Contract, LastCall},
+    contract::{Calls, Contract, LastCall},
     drain::Bounds,
 };
 
@@ -120,6 +120,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// The contract of a hook that asks for nothing.
     pub contract: Contract,
+    /// Whose clients may be told to leave.
+    pub last_call: Calls,
     /// Sources that do not keep a pod unsettled.
     pub ignore_sources: Vec<IpNet>,
     /// Paths of health checks.
@@ -177,6 +179,7 @@ impl Config {
             bounds: Bounds {
                 default_grace: args.hook.default_grace,
                 max_drain: args.hook.max_drain,
+                node_shutdown: args.hook.node_shutdown_grace,
                 min_settle: typed.min_settle,
                 nobody_home_wait: args.hook.nobody_home_wait,
             },
@@ -190,6 +193,7 @@ impl Config {
                 reserve: typed.reserve,
                 last_call: LastCall::Default,
             },
+            last_call: typed.last_call,
             ignore_sources: args.observer.ignore_sources.clone(),
             health_paths,
             attach: args.observer.attach,

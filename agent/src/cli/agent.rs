@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::{DEFAULT_HOOK_PORT, parse, path};
-use crate::contract::Until;
+use crate::contract::{Calls, Until};
 
 /// `lastcall agent`, as typed.
 #[derive(Debug, Args)]
@@ -109,6 +109,13 @@ pub struct HookArgs {
     /// have very long graces.
     #[arg(long, value_name = "DURATION", env = "LASTCALL_MAX_DRAIN", value_parser = parse::duration)]
     pub max_drain: Option<Duration>,
+
+    /// Time that a shutdown of the node leaves to ordinary pods [default: the grace alone]
+    ///
+    /// The kubelet's shutdownGracePeriod less shutdownGracePeriodCriticalPods. Nothing in the API says
+    /// that it shortens a pod's grace.
+    #[arg(long, value_name = "DURATION", env = "LASTCALL_NODE_SHUTDOWN_GRACE", value_parser = parse::duration)]
+    pub node_shutdown_grace: Option<Duration>,
 }
 
 /// What a hook gets when its path does not say otherwise.
@@ -168,6 +175,15 @@ pub struct ContractArgs {
     #[arg(long, value_name = "DURATION", env = "LASTCALL_RESERVE", default_value = "5s",
           value_parser = parse::duration)]
     pub reserve: Duration,
+
+    /// Whose clients are told to leave when a pod ends
+    ///
+    /// A client that keeps its connection busy never leaves by itself, and whatever it has in flight at
+    /// SIGTERM is cut. The last call is an HTTP `Connection: close`, or a GOAWAY, put into the pod's answers
+    /// on the app's behalf, and for most clusters `auto` is right. A hook's own last-call=http asks for it
+    /// at all of its pod's ports, last-call=off keeps it away; off always wins.
+    #[arg(long, value_name = "WHEN", env = "LASTCALL_LAST_CALL", default_value = "asked")]
+    pub last_call: Calls,
 }
 
 /// What is seen of connections, and how.

@@ -85,6 +85,9 @@ pub struct PortFacts {
     pub transport: Transport,
     /// What it speaks.
     pub protocol: AppProtocol,
+    /// Its appProtocol or name says HTTP or gRPC in the clear, and nothing says TLS: under
+    /// `--last-call=auto` its clients are told to leave.
+    pub cleartext: bool,
     /// An EndpointSlice names it: new connections to it keep the pod unsettled.
     pub in_slice: bool,
 }
@@ -127,12 +130,15 @@ pub struct PodFacts {
     pub health_paths: BTreeSet<String>,
     /// How many connections the kubelet's readiness and liveness probes open, per second.
     pub probes_per_second: f64,
-    /// A liveness or startup probe can kill it.
+    /// A liveness or startup probe can kill one of the containers that have such a hook.
     pub killable_by_probe: bool,
     /// Kind of Service.
     pub exposure: Exposure,
     /// spec.terminationGracePeriodSeconds
     pub termination_grace: Option<Duration>,
+    /// How many endpoints new connections can go to instead. Known of a Terminating pod alone: of others it
+    /// would change with each pod of their Services.
+    pub others_ready: Option<usize>,
     /// Set once it is Terminating.
     pub terminating: Option<Terminating>,
     /// `path` of each preStop httpGet hook aimed at lastcall, by container.

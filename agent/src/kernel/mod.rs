@@ -10,9 +10,12 @@ use aya::{Ebpf, EbpfLoader};
 use lastcall_ebpf::abi::names;
 
 pub mod attach;
+pub mod btf;
 pub mod edges;
 pub mod hook;
+pub mod last_call;
 pub mod logs;
+mod netns_cookie;
 pub mod observer;
 mod pinned;
 mod sys;
@@ -21,6 +24,8 @@ pub mod uninstall;
 pub use attach::{Attach, Attachment};
 pub use edges::Edges;
 pub use hook::{Hook, HookOptions};
+pub use last_call::LastCall;
+pub use netns_cookie::NetnsCookie;
 pub use observer::Observer;
 pub use pinned::PinnedHash;
 

@@ -17,13 +17,14 @@ use crate::{
     cli::agent::Attach as AttachFlag,
     cluster::{Changes, PodFacts, PodName, api::Api},
     config::Config,
-    drain::{AttachChoice, Drains, Paces, Services},
+    drain::{AttachChoice, Drains, Paces, Services, Witnesses},
     hook::{
         held::{HeldStore, MemoryStore},
         listen::Listeners,
         server::{HookServer, Limits},
     },
-    kernel::{self, Attach, Edges, Hook, HookOptions, Observer},
+    kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
+    last_call,
     report::{
         metrics::Metrics,
         ready::{Heartbeat, Latch, Readiness},
@@ -92,10 +93,19 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let kernel = Kernel::open(&config).inspect_err(|e| {
         tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
     });
-    let (mut edges, observer, ebpf_hook) = match kernel {
-        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook)),
-        Err(_) => (None, None, None),
+    let (mut edges, observer, ebpf_hook, announcer) = match kernel {
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), Some(kernel.announcer)),
+        Err(_) => (None, None, None, None),
     };
+    // Without any programs that is what is said.
+    let (announcer, no_announcer) = match announcer {
+        Some(Ok(announcer)) => (Some(announcer), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    if let (Some(announcer), Some(observer)) = (&announcer, &observer) {
+        tokio::spawn(last_call::keep(Arc::clone(announcer), Arc::clone(observer)));
+    }
     let has_programs = observer.is_some();
 
     let listeners = Listeners::bind(config.hook_port, MARK).context("listen for hooks")?;
@@ -121,7 +131,10 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
     let services = Arc::new(Services {
         cluster: cluster.clone(),
+        witnesses: source.api().map(|api| Arc::new(Witnesses::new(Arc::clone(api.live())))),
         observer: observer.clone(),
+        announcer,
+        no_announcer,
         namespaces,
         rates,
         attach: attach_choice(config.attach),
@@ -130,6 +143,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         ignored: config.ignore_sources.clone(),
         contract: config.contract.clone(),
         bounds: config.bounds.clone(),
+        last_call: config.last_call,
         listener: told.listener(),
         wakes: Services::no_wakes(),
     });
@@ -303,6 +317,8 @@ struct Kernel {
     edges: Edges,
     observer: Arc<Observer>,
     hook: PendingHook,
+    /// Or why nobody can be told to leave.
+    announcer: Result<Arc<LastCall>, String>,
 }
 
 impl Kernel {
@@ -316,20 +332,26 @@ impl Kernel {
         })?;
         kernel::logs::forward(&mut ebpf);
         let edges = Edges::take(&mut ebpf)?;
-        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?);
-        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook })
+        let netns = NetnsCookie::load(&mut ebpf)?;
+        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
+        let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
+            tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
+        });
+        let announcer = announcer.map(Arc::new).map_err(|e| causes(&e));
+        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
 }
 
 /// The hook programs, loaded, not yet attached.
-struct PendingHook(kernel::hook::Loaded);
+struct PendingHook(kernel::hook::Loaded, NetnsCookie);
 
 impl PendingHook {
     async fn attach(self, config: &Config, namespaces: &Namespaces) -> anyhow::Result<Hook> {
         let who = kubelet::find(config, namespaces).await;
-        let netns_cookie = namespaces.node().cookie().context(
-            "the kernel does not tell the cookie of the node's network namespace (SO_NETNS_COOKIE, Linux 5.14)",
-        )?;
+        let netns_cookie = match namespaces.node().cookie() {
+            Some(cookie) => cookie,
+            None => self.1.ask(&config.cgroup_root)?,
+        };
         let options = HookOptions {
             root: config.cgroup_root.clone(),
             kubelet_cgroup: who.cgroup,

@@ -66,7 +66,8 @@ fn fetch(old: &Path, to: &Path) -> Result<()> {
     // The checksum database does not list toolchains to a Go that does not know of them.
     command.args(["mod", "download", "-json", &module]).current_dir(to).env("GOFLAGS", "-mod=mod");
     let said = child::answer(&mut command).with_context(|| format!("cannot fetch {module}"))?;
-    let download: Download = serde_json::from_str(&said).context("cannot read what `go mod download` says")?;
+    let download: Download =
+        serde_json::from_str(&said).context("cannot read what `go mod download` says")?;
     let copy = ["-r", "--no-preserve=mode"];
     let from = download.folder.join(".");
     child::run(Command::new("cp").args(copy).arg(from).arg(to), Duration::from_secs(300))?;

@@ -51,7 +51,8 @@ impl App {
 
     /// The app's container; what a scenario adds is merged into it.
     pub(crate) fn container(&self) -> Value {
-        let env: Vec<Value> = self.env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+        let env: Vec<Value> =
+            self.env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
         json!({
             "name": "app",
             "image": "e2e.local/app:1",

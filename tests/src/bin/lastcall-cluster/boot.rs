@@ -37,19 +37,31 @@ pub(crate) fn init() -> Result<Option<Pid>> {
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             file.read_to_string(&mut text)?;
-            let pid = text.trim().parse().with_context(|| format!("{LOCK} says {text:?}: a cluster is just starting"))?;
+            let pid = text
+                .trim()
+                .parse()
+                .with_context(|| format!("{LOCK} says {text:?}: a cluster is just starting"))?;
             Ok(Some(Pid::from_raw(pid)))
         }
         Err(TryLockError::Error(error)) => Err(error).context(LOCK),
     }
 }
 
+/// Fails if a cluster runs.
+pub(crate) fn ensure_none() -> Result<()> {
+    ensure!(init()?.is_none(), "a cluster runs already on this machine: `cargo xtask e2e down` ends it");
+    Ok(())
+}
+
 /// Boots a cluster.
 pub(crate) fn up(home: &Home, script: &Path, proxy_mode: &str) -> Result<()> {
-    let mut lock = File::options().create(true).truncate(false).read(true).write(true).open(LOCK).context(LOCK)?;
+    let mut lock =
+        File::options().create(true).truncate(false).read(true).write(true).open(LOCK).context(LOCK)?;
     match lock.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => bail!("a cluster runs already on this machine: `cargo xtask e2e down` ends it"),
+        Err(TryLockError::WouldBlock) => {
+            bail!("a cluster runs already on this machine: `cargo xtask e2e down` ends it")
+        }
         Err(TryLockError::Error(error)) => return Err(error).context(LOCK),
     }
     lock.set_len(0)?;
@@ -66,15 +78,17 @@ pub(crate) fn up(home: &Home, script: &Path, proxy_mode: &str) -> Result<()> {
     writeln!(lock, "{init}")?;
     // From here on the init alone has the lock.
     drop(lock);
-    let booted = (|| {
+    let booted = {
         let mut command = enter(init, &["--pid", "--mount", "--net", "--uts", "--ipc"]);
         command.arg("bash").arg(home.root().join("node.sh")).arg("boot");
         command.env("E2E", home.root());
         run(&mut command, BOOT)
-    })();
+    };
     if let Err(error) = booted {
         down(home, true)?;
-        return Err(error).with_context(|| format!("the cluster does not come up; its logs are in {}", node.join("log").display()));
+        return Err(error).with_context(|| {
+            format!("the cluster does not come up; its logs are in {}", node.join("log").display())
+        });
     }
     Ok(())
 }
@@ -84,9 +98,20 @@ fn hold(home: &Home, lock: &File) -> Result<Pid> {
     fcntl(lock.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).context("hand the lock on")?;
     let log = File::create(home.log("init"))?;
     let mut command = Command::new("setsid");
-    command.args(["unshare", "--pid", "--mount", "--net", "--uts", "--ipc", "--propagation", "private", "--fork"]);
+    command.args([
+        "unshare",
+        "--pid",
+        "--mount",
+        "--net",
+        "--uts",
+        "--ipc",
+        "--propagation",
+        "private",
+        "--fork",
+    ]);
     command.arg(home.program("pause")).current_dir("/");
-    let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("run unshare")?;
+    let child =
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("run unshare")?;
     fcntl(lock.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("keep the lock")?;
     // setsid becomes unshare, which has the init as its only child.
     let parent = child.id();

@@ -75,7 +75,12 @@ impl Pods {
     }
 
     /// Waits until `look` finds something in the pods; `what` is for the error.
-    pub(crate) fn wait<T>(&self, limit: Duration, what: &str, mut look: impl FnMut(&All) -> Option<T>) -> Result<T> {
+    pub(crate) fn wait<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut look: impl FnMut(&All) -> Option<T>,
+    ) -> Result<T> {
         let until = Instant::now() + limit;
         let mut all = self.shared.all();
         loop {
@@ -112,8 +117,12 @@ impl Shared {
     fn relist(&self, cluster: &Cluster) -> Result<()> {
         let text = cluster.kubectl(&["get", "pods", "-A", "-o", "json"])?;
         let list: Value = serde_json::from_str(&text)?;
-        let there: Vec<&str> =
-            list["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["uid"].as_str()).collect();
+        let there: Vec<&str> = list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|pod| pod["metadata"]["uid"].as_str())
+            .collect();
         for (uid, seen) in self.all().iter_mut() {
             if seen.gone.is_none() && !there.contains(&uid.as_str()) {
                 seen.gone = Some(now());

@@ -63,8 +63,11 @@ fn serve(client: TcpStream, targets: &Targets, turn: usize) {
     let target = {
         let targets = targets.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let mut live: Vec<SocketAddr> =
-            targets.iter().filter(|(_, end)| end.is_none_or(|end| end > now)).map(|(address, _)| *address).collect();
+        let mut live: Vec<SocketAddr> = targets
+            .iter()
+            .filter(|(_, end)| end.is_none_or(|end| end > now))
+            .map(|(address, _)| *address)
+            .collect();
         live.sort();
         live.get(turn % live.len().max(1)).copied()
     };

@@ -22,7 +22,7 @@ const REPLICAS: usize = 2;
 /// How late the emulated load balancer learns that a pod is going.
 const LAG: Duration = Duration::from_secs(15);
 /// From the start of the loads to the rolling updates.
-const BEFORE: Duration = Duration::from_secs(3);
+const BEFORE: Duration = Duration::from_secs(10);
 /// From the end of a cell's last old pod to the end of its load.
 const AFTER: Duration = Duration::from_secs(2);
 /// Images are there already; a loaded machine still needs its time for dozens of pods.
@@ -81,19 +81,27 @@ fn run(
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<Outcome>> {
     pods.wait(READY, "pods to measure", |all| {
-        let ready = |trial: &&Trial| of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS;
+        let ready =
+            |trial: &&Trial| of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS;
         (trials.iter().filter(ready).count() == trials.len()).then_some(())
     })?;
-    let old: Vec<(String, String)> =
-        pods.all().into_iter().filter(|(_, pod)| pod.namespace == NAMESPACE).map(|(uid, pod)| (pod.app, uid)).collect();
+    let old: Vec<(String, String)> = pods
+        .all()
+        .into_iter()
+        .filter(|(_, pod)| pod.namespace == NAMESPACE)
+        .map(|(uid, pod)| (pod.app, uid))
+        .collect();
     let mut loads = Vec::new();
     for trial in trials {
         let target = match balancers.get(&trial.name) {
             Some(balancer) => balancer.address,
-            None => address(cluster, trial).with_context(|| format!("the address of Service {}", trial.name))?,
+            None => {
+                address(cluster, trial).with_context(|| format!("the address of Service {}", trial.name))?
+            }
         };
-        loads.push(Load::start(cluster, &trial.traffic, target)?);
+        loads.push(Load::start(cluster, &trial.traffic, target, 20)?);
     }
+    loads.iter_mut().try_for_each(Load::begins)?;
     ready()?;
     thread::sleep(BEFORE);
     // A new template; all cells within the time of one call.
@@ -111,7 +119,10 @@ fn run(
                 scope.spawn(move || finish(pods, trial, &old, load))
             })
             .collect();
-        waiting.into_iter().map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
+        waiting
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .collect()
     });
     let outcomes = trials.iter().zip(finished).map(|(trial, outcome)| {
         let described = Outcome {
@@ -121,7 +132,9 @@ fn run(
             ..Outcome::default()
         };
         match outcome {
-            Ok(outcome) => Outcome { name: described.name, load: described.load, service: described.service, ..outcome },
+            Ok(outcome) => {
+                Outcome { name: described.name, load: described.load, service: described.service, ..outcome }
+            }
             Err(error) => Outcome { error: Some(format!("{error:#}")), ..described },
         }
     });
@@ -130,21 +143,23 @@ fn run(
 
 /// Waits until a cell's old pods are gone, and ends its load.
 fn finish(pods: &Pods, trial: &Trial, old: &[&str], load: Load) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
     let what = format!("the end of the old pods of {}", trial.name);
     let ends = pods.wait(GONE, &what, |all| {
-        old.iter().map(|uid| all.get(*uid).and_then(|pod| Some((pod.name.clone(), pod.gone? - pod.deleting?)))).collect()
+        let end = |pod: &Seen| Some((pod.name.clone(), pod.deleting?, pod.gone?));
+        old.iter().map(|uid| all.get(*uid).and_then(end)).collect::<Option<Vec<_>>>()
     });
-    if let Ok(ends) = &ends {
-        let ends: &Vec<(String, f64)> = ends;
-        outcome.gone_s = ends.iter().map(|(_, took)| *took).reduce(f64::max);
-        outcome.pods = ends.iter().map(|(name, _)| name.clone()).collect();
-    }
     thread::sleep(AFTER);
     let Report { requests, failed, cut, failures } = load.finish()?;
-    ends?;
-    outcome.first_failure = failures.first().map(|failure| failure.error.clone());
-    Ok(Outcome { requests, failed, cut, ..outcome })
+    let ends = ends?;
+    let gone_s = ends.iter().map(|(_, deleted, gone)| gone - deleted).reduce(f64::max);
+    // What matters of a failure is how long after a pod's deletion it was.
+    let first_failure = failures.first().map(|failure| {
+        let after: Vec<String> =
+            ends.iter().map(|(_, deleted, _)| format!("{:+.1} s", failure.at - deleted)).collect();
+        format!("{} at {} from the deletions", failure.error, after.join(", "))
+    });
+    let pods = ends.into_iter().map(|(name, ..)| name).collect();
+    Ok(Outcome { requests, failed, cut, gone_s, pods, first_failure, ..Outcome::default() })
 }
 
 /// Where a cell's clients go.
@@ -157,7 +172,9 @@ fn address(cluster: &Cluster, trial: &Trial) -> Result<SocketAddr> {
         Way::ClusterIp | Way::Balancer => {
             Ok(SocketAddr::new(spec["clusterIP"].as_str().context("no clusterIP")?.parse()?, 80))
         }
-        Way::NodePort | Way::NodePortLocal => Ok(SocketAddr::new(cluster.address(false)?, port.context("no nodePort")?)),
+        Way::NodePort | Way::NodePortLocal => {
+            Ok(SocketAddr::new(cluster.address(false)?, port.context("no nodePort")?))
+        }
         Way::NodePort6 => Ok(SocketAddr::new(cluster.address(true)?, port.context("no nodePort")?)),
     }
 }
@@ -200,7 +217,16 @@ fn feed_balancers(
             added.push(pod.uid().to_owned());
             balancer.add(&target)?;
             let condition = json!({ "status": { "conditions": [{ "type": GATE, "status": "True" }] } });
-            let words = ["-n", NAMESPACE, "patch", "pod", &pod.name, "--subresource=status", "-p", &condition.to_string()];
+            let words = [
+                "-n",
+                NAMESPACE,
+                "patch",
+                "pod",
+                &pod.name,
+                "--subresource=status",
+                "-p",
+                &condition.to_string(),
+            ];
             cluster.kubectl(&words)?;
         }
     }

@@ -74,7 +74,9 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
             trials.into_iter().partition(|trial| trial.row == Row::AgentAbsent);
         for (batch, absent) in batches(&present, false).chain(batches(&absent, true)) {
             let started = Instant::now();
-            if batch.iter().any(|trial| matches!(trial.row, Row::Lastcall | Row::AgentAbsent)) && agent.is_none() {
+            if batch.iter().any(|trial| matches!(trial.row, Row::Lastcall | Row::AgentAbsent))
+                && agent.is_none()
+            {
                 agent = Some(Agent::install(cluster)?);
             }
             let gone = || match &agent {
@@ -129,7 +131,10 @@ fn proxy_mode(cluster: &Cluster, mode: &str) -> Result<()> {
     cluster.component("kube-proxy", Change::Start)?;
     // Its health page answers when its first rules are in place.
     for _ in 0..300 {
-        let said = cluster.node("curl").args(["-sf", "--max-time", "1", "http://127.0.0.1:10256/healthz"]).output()?;
+        let said = cluster
+            .node("curl")
+            .args(["-sf", "--max-time", "1", "http://127.0.0.1:10256/healthz"])
+            .output()?;
         if said.status.success() {
             return Ok(());
         }

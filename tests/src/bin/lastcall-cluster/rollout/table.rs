@@ -6,7 +6,8 @@ use super::trial::Outcome;
 
 /// A cell in a line.
 pub(super) fn line(outcome: &Outcome) -> String {
-    let Outcome { name, load, service, requests, failed, cut, gone_s, hooks, first_failure, error, .. } = outcome;
+    let Outcome { name, load, service, requests, failed, cut, gone_s, hooks, first_failure, error, .. } =
+        outcome;
     let mut text = format!("{load:20} {service:20} {name:13}");
     if let Some(error) = error {
         let _ = write!(text, " {}", error.lines().next().unwrap_or_default());
@@ -28,7 +29,9 @@ pub(super) fn render(outcomes: &[Outcome]) -> String {
         if of.is_empty() {
             continue;
         }
-        let place = |outcome: &Outcome| outcomes.iter().position(|o| o.load == outcome.load && o.service == outcome.service);
+        let place = |outcome: &Outcome| {
+            outcomes.iter().position(|o| o.load == outcome.load && o.service == outcome.service)
+        };
         of.sort_by_key(|outcome| place(outcome));
         let _ = writeln!(
             text,
@@ -62,7 +65,8 @@ pub(super) fn broken_promises(outcomes: &[Outcome]) -> Vec<String> {
         // Five new connections a second and pod, and nobody who learns late.
         let rate = ours.load.split_once("/s new").and_then(|(rate, _)| rate.parse::<f64>().ok());
         let busy = rate.is_some_and(|rate| rate >= 10.0) && !ours.service.starts_with("balancer");
-        if let (true, Some(ours_s), Some(sleep_s)) = (busy && !ours.service.contains("Local"), ours.gone_s, sleep.gone_s)
+        if let (true, Some(ours_s), Some(sleep_s)) =
+            (busy && !ours.service.contains("Local"), ours.gone_s, sleep.gone_s)
             && ours_s * 5.0 > sleep_s
         {
             broken.push(format!("{cell}: gone after {ours_s:.1} s, with sleep 20 after {sleep_s:.1} s"));
