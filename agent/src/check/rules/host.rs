@@ -39,19 +39,21 @@ fn call(case: &Case<'_>, target: &str) -> Value {
 
 fn without(case: &Case<'_>, member: &Member<'_>, target: &str, found: &mut Vec<Finding>) {
     let at = member.path.down("lifecycle.preStop.httpGet");
-    found.push(
-        case.finding(Draft {
-            rule: Rule::HostNetworkWithoutHost,
-            severity: Severity::Error,
-            member: Some(member),
-            message:
-                "a hostNetwork pod has the node's address, and the call to it fails: on 127.0.0.1 the agent \
-                  takes it, with a path that says whose it is"
-                    .into(),
-            fix: Some((at.clone(), call(case, target))),
-            path: at,
-        }),
-    );
+    let guess = match case.workload.origin.name.namespace {
+        Some(_) => "",
+        None => ". The manifest says no namespace: write the one it is applied to for `default`",
+    };
+    found.push(case.finding(Draft {
+        rule: Rule::HostNetworkWithoutHost,
+        severity: Severity::Error,
+        member: Some(member),
+        message: format!(
+            "a hostNetwork pod has the node's address, and the call to it fails: on 127.0.0.1 the agent \
+                 takes it, with a path that says whose it is{guess}"
+        ),
+        fix: Some((at.clone(), call(case, target))),
+        path: at,
+    }));
 }
 
 /// Whether the path names this pod or this workload.
