@@ -10,6 +10,7 @@
 //! | 4b | [`last_call`] | requests to a draining pod, in the kernel | clients told to leave |
 //! | 5 | [`hook`] | the kubelet's call | the answer, when the pod has drained |
 //! | 6 | [`report`] | all of it | metrics, status page |
+//! | | [`check`] | manifests, or a cluster's objects | what would break a rolling update (a command of its own) |
 //!
 //! A module uses those above it, never those below; [`run`] alone wires them.
 
@@ -33,6 +34,8 @@ pub mod last_call;
 pub mod hook;
 
 pub mod report;
+
+pub mod check;
 
 pub mod cli;
 pub mod config;

@@ -4,6 +4,7 @@
 //! they fit together and what they stand for is the configuration's business.
 
 pub mod agent;
+pub mod check;
 pub mod parse;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use agent::AgentArgs;
+pub use check::CheckArgs;
 
 use crate::report::doctor::Plan;
 
@@ -48,6 +50,13 @@ pub enum Command {
 
     /// Show every connection of one draining pod, and how it is known
     Connections(ConnectionsArgs),
+
+    /// Say what would break a zero-downtime rolling update, and which lines mend it
+    ///
+    /// Reads manifests, or a cluster, and changes nothing. Ends with 0 when nothing was found at or
+    /// above --fail-on, with 1 when something was, with 65 when an input cannot be read or understood,
+    /// and with 69 when the cluster does not answer.
+    Check(Box<CheckArgs>),
 
     /// Check whether this node gives the agent what it needs
     ///

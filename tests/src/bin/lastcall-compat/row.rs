@@ -1,0 +1,189 @@
+//! One row: two pods with a server, clients before them, and the end of one pod.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lastcall_tests::{Agent, Hook, Node, Pod};
+use serde::Serialize;
+
+use crate::client::{self, Kind, Report, Running};
+use crate::kits::{Kits, words};
+use crate::server::{APP_PORT, PORT, Place, Protocol, Server};
+
+/// From the first request to the deletion.
+const BEFORE: Duration = Duration::from_secs(2);
+/// From the end of the pod to the end of the load.
+const AFTER: Duration = Duration::from_millis(500);
+/// No answer comes later: the grace ends before.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// A server and who asks it.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair {
+    pub(crate) server: Server,
+    pub(crate) client: Kind,
+}
+
+/// What a pair came to; these names are the JSON's.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Row {
+    pub(crate) server: &'static str,
+    pub(crate) client: &'static str,
+    pub(crate) protocol: &'static str,
+    /// All requests, on both pods.
+    pub(crate) requests: u64,
+    /// Those without a complete and right answer.
+    pub(crate) failed: u64,
+    /// Clients that the agent says it told to leave.
+    pub(crate) told: Option<u64>,
+    /// Connections that the other pod accepted while the drain lasted: those who left this one.
+    pub(crate) moved: u64,
+    /// Whether every answer was, byte for byte, what it must be; nothing: this client does not compare.
+    pub(crate) exact: Option<bool>,
+    /// From the start of the hook to its answer.
+    pub(crate) answered_s: Option<f64>,
+    /// The answer's outcome.
+    pub(crate) outcome: String,
+    /// What one has to know to read the row.
+    pub(crate) note: Option<&'static str>,
+    /// Why there are no numbers: something is not to be had here.
+    pub(crate) not_available: Option<String>,
+    /// Why there are no numbers: it did not work.
+    pub(crate) error: Option<String>,
+    /// The first failed requests.
+    pub(crate) errors: Vec<String>,
+}
+
+impl Row {
+    /// Whether the row is what it must be: nothing lost, nothing changed, and the clients gone.
+    pub(crate) fn is_good(&self) -> bool {
+        self.error.is_none()
+            && self.failed == 0
+            && self.requests > 0
+            && self.exact != Some(false)
+            && self.outcome == "drained"
+    }
+}
+
+/// Runs a pair; what goes wrong is part of the row.
+pub(crate) fn run(pair: Pair, kits: &Kits, hook: &str, verbose: bool) -> Row {
+    let Pair { server, client } = pair;
+    let row = Row {
+        server: server.name,
+        client: client.name(),
+        protocol: server.protocol.name(),
+        note: client.note(),
+        ..Row::default()
+    };
+    let needed = [&[server.kit], client.kits()].concat();
+    if let Some(reason) = needed.into_iter().find_map(|kit| kits.why_not(kit)) {
+        return Row { not_available: Some(reason.to_owned()), ..row };
+    }
+    let result = Node::new().and_then(|node| {
+        let result = try_run(pair, kits, hook, &node);
+        if verbose && !result.as_ref().is_ok_and(|measured| measured.is_good()) {
+            eprintln!("{}", node.diagnostics());
+        }
+        result
+    });
+    match result {
+        Ok(measured) => {
+            Row { server: row.server, client: row.client, protocol: row.protocol, note: row.note, ..measured }
+        }
+        Err(error) => Row { error: Some(format!("{error:#}")), ..row },
+    }
+}
+
+fn try_run(pair: Pair, kits: &Kits, hook: &str, node: &Node) -> Result<Row> {
+    let Pair { server, client } = pair;
+    let agent = node.agent().start().context("start the agent")?;
+    let name = if server.protocol == Protocol::Grpc { "grpc" } else { "http" };
+    let service = node.service("web").port(name, 80, PORT).start()?;
+    let [(old, app), (other, other_app)] =
+        [pod(node, "old", &server, kits, hook)?, pod(node, "other", &server, kits, hook)?];
+    node.proxy_synced()?;
+    let outside = node.client()?;
+    let place = place(node, kits, "client")?;
+    let running = client::start(client, &server, &place, &outside, service.address)?;
+    work_for(BEFORE, &running)?;
+
+    let opened = accepted(&other)?;
+    let stop = node.kubelet().delete(&old)?;
+    let answer = stop.answered_within(LIMIT);
+    let moved = accepted(&other)? - opened;
+    let told = told(&agent);
+    stop.gone_within(LIMIT)?;
+    thread::sleep(AFTER);
+    let Report { requests, failed, wrong, errors, .. } = running.finish()?;
+    drop((app, other_app));
+    let answer = answer?;
+    Ok(Row {
+        requests,
+        failed,
+        told,
+        moved,
+        exact: wrong.map(|wrong| wrong == 0),
+        answered_s: Some((answer.waited.as_secs_f64() * 10.0).round() / 10.0),
+        outcome: answer.outcome().to_owned(),
+        errors,
+        ..Row::default()
+    })
+}
+
+/// Lets the load run; one that has ended by itself is no load.
+fn work_for(time: Duration, running: &Running) -> Result<()> {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        if running.has_ended() {
+            bail!("the client ended before its time");
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn place<'a>(node: &Node, kits: &'a Kits, name: &str) -> Result<Place<'a>> {
+    let inside = format!("/run/compat/{name}");
+    let outside = node.host().outside(&inside);
+    fs::create_dir_all(&outside)?;
+    Ok(Place { kits, inside, outside })
+}
+
+/// A pod with the server, and the app behind it if it is a proxy.
+fn pod(
+    node: &Node,
+    name: &str,
+    server: &Server,
+    kits: &Kits,
+    hook: &str,
+) -> Result<(Pod, Option<lastcall_tests::process::Process>)> {
+    let command = (server.command)(&place(node, kits, name)?)?;
+    let port = if server.protocol == Protocol::Grpc { "grpc" } else { "http" };
+    let pod = node.pod(name).of("web").program(&command, port, PORT).hook(Hook::http(hook)).start()?;
+    let app = server.is_proxy.then(|| {
+        let app = words(&[&kits.built("go/bin/server"), "-address", &format!("127.0.0.1:{APP_PORT}")]);
+        pod.start_program(&app, APP_PORT)
+    });
+    Ok((pod, app.transpose()?))
+}
+
+/// How many connections the pod has accepted so far (`PassiveOpens` of its namespace).
+fn accepted(pod: &Pod) -> Result<u64> {
+    let netns = pod.netns().context("the pod is gone")?;
+    let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = lines.next().zip(lines.next()).context("no Tcp in snmp")?;
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let found = pairs.find(|(name, _)| *name == "PassiveOpens").context("no PassiveOpens in snmp")?;
+    Ok(found.1.parse()?)
+}
+
+/// How many clients the agent says it told, if it counts that.
+fn told(agent: &Agent) -> Option<u64> {
+    let metrics = agent.metrics().ok()?;
+    let values = metrics.lines().filter(|line| line.starts_with("lastcall_told_total"));
+    let values: Vec<f64> = values.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() as u64)
+}
