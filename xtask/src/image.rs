@@ -36,6 +36,13 @@ pub(crate) struct Wanted {
     check: bool,
 }
 
+impl Wanted {
+    /// The image under its usual name, in this file.
+    pub(crate) fn in_file(file: PathBuf) -> Self {
+        Self { out: Some(file), name: Vec::new(), check: false }
+    }
+}
+
 /// Builds and writes; says where and how large.
 pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<()> {
     let started = Instant::now();
