@@ -6,7 +6,7 @@
 
 /// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
 /// an agent never reads another version's bytes.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps and programs in the kernel object, once for both sides.
 pub mod names {
@@ -41,6 +41,24 @@ pub mod names {
     /// Array, pinned: counters of the hook programs.
     pub const HOOK_COUNTS: &str = "HOOK_COUNTS";
 
+    /// Socket hash: sockets that are about to answer, and whose clients will be told to leave.
+    pub const LAST_CALL_SOCKETS: &str = "LAST_CALL_SOCKETS";
+    /// Socket storage: how far the announcement on a socket has come.
+    pub const LAST_CALL_STATES: &str = "LAST_CALL_STATES";
+    /// Array of one: [`super::LastCallConfig`].
+    pub const LAST_CALL_CONFIG: &str = "LAST_CALL_CONFIG";
+    /// Array of one: until when the last call's programs may act, nanoseconds of `CLOCK_MONOTONIC`.
+    pub const LAST_CALL_LEASE: &str = "LAST_CALL_LEASE";
+    /// Array: counters of the last call.
+    pub const LAST_CALL_COUNTS: &str = "LAST_CALL_COUNTS";
+
+    /// TC ingress of a draining pod's link, behind [`OBSERVE_INGRESS`]: puts sockets into
+    /// [`LAST_CALL_SOCKETS`].
+    pub const LAST_CALL_INGRESS: &str = "last_call_ingress";
+    /// TC egress, behind [`OBSERVE_EGRESS`]: takes them out again.
+    pub const LAST_CALL_EGRESS: &str = "last_call_egress";
+    /// `sk_msg` on [`LAST_CALL_SOCKETS`]: puts the announcement into what the pod sends.
+    pub const ANNOUNCE: &str = "announce";
     /// TC ingress of a pod's link.
     pub const OBSERVE_INGRESS: &str = "observe_ingress";
     /// TC egress of a pod's link.
@@ -162,8 +180,10 @@ pub struct H2Position {
     pub have: u8,
     /// A [`follow`].
     pub state: u8,
+    /// 1: the last frame header was one of HEADERS that go on in CONTINUATION; only outbound.
+    pub within_headers: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
 }
 
 /// Whole frames behind a gap in [`Connection::h2_in`], until what they have overtaken comes.
@@ -505,6 +525,87 @@ pub mod hook_count {
     pub const LEN: u32 = 8;
 }
 
+/// Where the running kernel keeps what the last call has to know of a socket: offsets in `struct tcp_sock`,
+/// from its BTF. All zero: inert.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastCallConfig {
+    /// `tcp_sock.write_seq`: sequence number of the next byte that the app writes.
+    pub write_seq: u32,
+    /// `inet_connection_sock.icsk_ulp_ops`: set where something sits between the app and TCP (kTLS, MPTCP).
+    pub ulp_ops: u32,
+    /// 1: HTTP/2 too.
+    pub http2: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// How far the announcement on one socket has come. Lives as long as the socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announcing {
+    /// Its connection.
+    pub key: FlowKey,
+    /// Sequence number of the boundary: the response's first byte, or the next frame's.
+    pub boundary: u32,
+    /// Sequence number of the next byte that the pod writes, if all since the boundary was seen.
+    pub next: u32,
+    /// A [`crate::announce::phase`].
+    pub phase: u32,
+    /// How far the response's head was read.
+    pub reader: crate::announce::Reader,
+    /// Counts the times that a boundary was set.
+    pub turns: u32,
+    /// 1: in [`names::LAST_CALL_SOCKETS`], unless the agent has taken it out.
+    pub held: u32,
+}
+
+/// Indices of [`names::LAST_CALL_COUNTS`], an array of `u64`.
+pub mod last_call_count {
+    /// Sockets put into the map.
+    pub const INSERTED: u32 = 0;
+    /// Sockets taken out by the response's first segment.
+    pub const DELETED: u32 = 1;
+    /// Announcements of `Connection: close` that have left the pod.
+    pub const HTTP1: u32 = 2;
+    /// Announcements of GOAWAY that have left the pod.
+    pub const HTTP2: u32 = 3;
+    /// A request in several segments finds its socket in the map: no refusal.
+    pub const ALREADY_IN: u32 = 4;
+    /// Refused: a segment that the socket has had, or one that has overtaken others.
+    pub const DUPLICATE_SEGMENT: u32 = 5;
+    /// Refused: no socket by that tuple.
+    pub const NO_SOCKET: u32 = 6;
+    /// Refused: a socket that is not ESTABLISHED.
+    pub const NOT_ESTABLISHED: u32 = 7;
+    /// Refused: something sits between the app and TCP (kTLS, MPTCP).
+    pub const ULP: u32 = 8;
+    /// Refused: the map is full, or the kernel does not take this socket.
+    pub const NOT_TAKEN: u32 = 9;
+    /// Refused: not one exchange was seen from its beginning to its end, or a response is in progress.
+    pub const NO_BOUNDARY: u32 = 10;
+    /// Refused: bytes of before are not sent, or not acknowledged.
+    pub const UNSENT: u32 = 11;
+    /// Refused: its client does not wait for answers.
+    pub const PIPELINED: u32 = 12;
+    /// Refused: the connection has become something else.
+    pub const UPGRADED: u32 = 13;
+    /// Given up: what was written does not begin where the boundary is.
+    pub const MISSED: u32 = 14;
+    /// Given up: what is at the boundary is no status line.
+    pub const UNRECOGNISED: u32 = 15;
+    /// Given up: no memory for the announcement, or the kernel's helper cannot put it there.
+    pub const PUSH_FAILED: u32 = 16;
+    /// Given up: what was written could not be looked at.
+    pub const PULL_FAILED: u32 = 17;
+    /// A message was dropped because a hole in it could be neither filled nor closed.
+    pub const DROPPED: u32 = 18;
+    /// Given up: so long a head of an interim response, or status line, is not read.
+    pub const TOO_LONG: u32 = 19;
+    /// Length of the array.
+    pub const LEN: u32 = 24;
+}
+
 /// FNV-1a, 32 bits, over the path of a request target: how [`names::HEALTH_PATHS`] is keyed.
 ///
 /// The kernel hashes at most [`HEALTH_PATH_MAX`] bytes, up to `?`, `#`, a space or a line end.
@@ -545,6 +646,8 @@ const _: () = {
     assert!(size_of::<HookConfig>() == 48);
     assert!(size_of::<HookWait>() == 8);
     assert!(size_of::<Dial>() == 16);
+    assert!(size_of::<LastCallConfig>() == 16);
+    assert!(size_of::<Announcing>() == 80);
 };
 
 #[cfg(feature = "user")]
@@ -570,6 +673,8 @@ mod user {
         super::HealthPath,
         super::HookConfig,
         super::HookWait,
-        super::Dial
+        super::Dial,
+        super::LastCallConfig,
+        super::Announcing
     );
 }

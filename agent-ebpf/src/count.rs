@@ -26,9 +26,9 @@ pub(crate) unsafe fn add_short(counter: *mut u32, n: u32) {
 
 /// Adds to a field of a map value that was looked up in this run.
 macro_rules! count {
-    ($pod:expr, $field:ident, $n:expr) => {
+    ($pod:expr, $field:ident $([$index:expr])?, $n:expr) => {
         // SAFETY: a field of a map value that was just looked up.
-        unsafe { $crate::count::add(&raw mut (*$pod).$field, $n) }
+        unsafe { $crate::count::add(&raw mut (*$pod).$field $([$index])?, $n) }
     };
 }
 pub(crate) use count;

@@ -5,14 +5,17 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_NOEXIST, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+        BPF_NOEXIST, bpf_sock, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
     helpers::generated as helpers,
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
 use lastcall_ebpf::{
-    abi::{Address, Connection, Edge, H2Ahead, H2Position, Handshake, Pod, ProbeKey, edge, flag},
+    abi::{
+        Address, Connection, Edge, H2Ahead, H2Position, Handshake, Pod, ProbeKey, edge, flag, protocol, told,
+    },
     tcp::{self, Direction},
 };
 
@@ -24,7 +27,7 @@ use crate::{
 
 /// `BPF_F_CURRENT_NETNS`.
 const CURRENT_NETNS: u64 = u64::MAX;
-const ESTABLISHED: u32 = 1;
+pub(crate) const ESTABLISHED: u32 = 1;
 
 /// States of a socket that has been, or still is, a connection (`include/net/tcp_states.h`).
 #[inline(always)]
@@ -135,7 +138,8 @@ pub(crate) fn enter(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut
 /// `EEXIST`, as helpers give it.
 pub(crate) const EEXIST: i32 = -17;
 /// A position that means nothing.
-const NOWHERE: H2Position = H2Position { next: 0, highest: 0, head: [0; 8], have: 0, state: 0, pad: [0; 2] };
+const NOWHERE: H2Position =
+    H2Position { next: 0, highest: 0, head: [0; 8], have: 0, state: 0, within_headers: 0, pad: 0 };
 pub(crate) const EMPTY: Connection = Connection {
     cookie: 0,
     first_seen: 0,
@@ -186,11 +190,11 @@ pub(crate) fn identify(skb: Skb, c: &mut Connection) {
     }
 }
 
-/// Is there an established socket for this tuple, as it is on the wire?
+/// The socket of this run's connection whose own port is `port`, or null. It has to be released.
 #[inline(always)]
-fn established(skb: Skb, run: &mut Scratch) -> bool {
+pub(crate) fn lookup(skb: Skb, run: &mut Scratch, port: u16) -> *mut bpf_sock {
     let (key, tuple) = (&run.key, &mut run.tuple);
-    let (sport, dport) = (key.peer_port.to_be(), key.local_port.to_be());
+    let (sport, dport) = (key.peer_port.to_be(), port.to_be());
     let size = if is_v4(&key.local) {
         tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
             saddr: word(&key.peer, 12),
@@ -208,12 +212,34 @@ fn established(skb: Skb, run: &mut Scratch) -> bool {
         };
         36
     };
-    // SAFETY: `tuple` is this run's, `size` is that of its family's part; the socket is released.
+    // SAFETY: `tuple` is this run's, `size` is that of its family's part.
+    unsafe { helpers::bpf_sk_lookup_tcp(skb.0.cast(), tuple, size, CURRENT_NETNS, 0) }
+}
+
+/// The same where the pod redirects to its loopback, which there is in IPv4 only.
+#[inline(always)]
+pub(crate) fn lookup_loopback(skb: Skb, run: &mut Scratch, port: u16) -> *mut bpf_sock {
+    let (key, tuple) = (&run.key, &mut run.tuple);
+    let daddr = if is_v4(&key.local) { u32::from_ne_bytes([127, 0, 0, 1]) } else { 0 };
+    tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+        saddr: word(&key.peer, 12),
+        daddr,
+        sport: key.peer_port.to_be(),
+        dport: port.to_be(),
+    };
+    // SAFETY: `tuple` is this run's, 12 is the size of its IPv4 part.
+    unsafe { helpers::bpf_sk_lookup_tcp(skb.0.cast(), tuple, 12, CURRENT_NETNS, 0) }
+}
+
+/// Is there an established socket for this tuple, as it is on the wire?
+#[inline(always)]
+fn established(skb: Skb, run: &mut Scratch) -> bool {
+    let sk = lookup(skb, run, run.key.local_port);
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: not null; the socket is released.
     unsafe {
-        let sk = helpers::bpf_sk_lookup_tcp(skb.0.cast(), tuple, size, CURRENT_NETNS, 0);
-        if sk.is_null() {
-            return false;
-        }
         let state = (*sk).state;
         helpers::bpf_sk_release(sk.cast());
         state == ESTABLISHED
@@ -234,8 +260,15 @@ fn word(a: &Address, at: usize) -> u32 {
 /// without any atomic operation that returns a value (those are not there before kernel 5.12).
 #[inline(always)]
 pub(crate) fn remove(run: &Scratch, pod: *mut Pod, now: u64) {
+    let entry = find(run);
+    // SAFETY: read only where it is not null.
+    let (told_at, speaks) =
+        if entry.is_null() { (0, 0) } else { unsafe { ((*entry).told_at, (*entry).protocol) } };
     if CONNECTIONS.remove(&run.key).is_err() {
         return;
+    }
+    if told_at != 0 {
+        left(pod, speaks, now.wrapping_sub(told_at));
     }
     count!(pod, open, 1u64.wrapping_neg());
     // SAFETY: `pod` was looked up in this run. Our own subtraction precedes this read: of two
@@ -245,6 +278,18 @@ pub(crate) fn remove(run: &Scratch, pod: *mut Pod, now: u64) {
         send(pod, run.key.pod, edge::NOTHING_OPEN, now);
     } else {
         tell(pod, run.key.pod, edge::REMOVED, now);
+    }
+}
+
+/// A client that was told to leave has left.
+#[inline(always)]
+fn left(pod: *mut Pod, speaks: u8, took: u64) {
+    if speaks == protocol::HTTP2 {
+        count!(pod, left[told::HTTP2], 1);
+        count!(pod, left_ns[told::HTTP2], took);
+    } else {
+        count!(pod, left[told::HTTP1], 1);
+        count!(pod, left_ns[told::HTTP1], took);
     }
 }
 

@@ -30,6 +30,7 @@ const CONTINUATION: u8 = 9;
 const PRIORITY_UPDATE: u8 = 16;
 
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 /// A frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +155,8 @@ pub struct Walk {
     pub closed: u32,
     /// Streams that the pod has ended.
     pub answered: u32,
+    /// 1: the last header was one of HEADERS that go on in CONTINUATION.
+    pub within_headers: u32,
 }
 
 impl Walk {
@@ -178,6 +181,7 @@ impl Walk {
             mode,
             have: u32::from(position.have),
             at: position.next.wrapping_sub(piece.sequence),
+            within_headers: u32::from(position.within_headers),
             ..Self::default()
         };
         let mut i = 0;
@@ -194,6 +198,7 @@ impl Walk {
         position.next = sequence.wrapping_add(self.at);
         position.have = self.have as u8;
         position.highest = self.highest;
+        position.within_headers = self.within_headers as u8;
         let mut i = 0;
         while i < 8 {
             position.head[i] = self.head[i];
@@ -247,6 +252,8 @@ impl Walk {
             self.seen |= seen::NONSENSE;
             return Act::Nothing;
         }
+        let opens_headers = matches!(frame.kind, HEADERS | PUSH_PROMISE | CONTINUATION);
+        self.within_headers = u32::from(opens_headers && frame.flags & END_HEADERS == 0);
         if !frame.keeps_house() {
             self.seen |= seen::WORK;
         }

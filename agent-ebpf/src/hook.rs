@@ -59,11 +59,12 @@ fn count(index: u32) {
 /// `connect()` of an IPv4 socket.
 #[inline(always)]
 pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
-    let Some(config) = ours(ctx) else { return PASS };
     // SAFETY: a context field.
     let dialled = unsafe { (*ctx.sock_addr).user_ip4 };
     let bytes = dialled.to_ne_bytes();
-    if bytes[0] == 127 || dialled == 0 {
+    let loopback = bytes[0] == 127 || dialled == 0;
+    let Some(config) = ours(ctx, loopback) else { return PASS };
+    if loopback {
         return PASS;
     }
     if let Some(to) = redirect(ctx, config, mapped(bytes)) {
@@ -77,13 +78,14 @@ pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
 /// `connect()` of an IPv6 socket, which may carry an IPv4 address.
 #[inline(always)]
 pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
-    let Some(config) = ours(ctx) else { return PASS };
     let a = ctx.sock_addr;
     // SAFETY: the address that is dialled.
     let pod = unsafe { words(&raw const (*a).user_ip6) };
     let v4 = word(&pod, 0) == 0 && word(&pod, 4) == 0 && word(&pod, 8) == 0xffff;
-    let loopback = word(&pod, 0) == 0 && word(&pod, 4) == 0 && word(&pod, 8) == 0 && word(&pod, 12) <= 1;
-    if loopback || v4 && pod[12] == 127 {
+    let local = word(&pod, 0) == 0 && word(&pod, 4) == 0 && word(&pod, 8) == 0 && word(&pod, 12) <= 1;
+    let loopback = local || v4 && pod[12] == 127;
+    let Some(config) = ours(ctx, loopback) else { return PASS };
+    if loopback {
         return PASS;
     }
     if let Some(to) = redirect(ctx, config, pod) {
@@ -105,8 +107,10 @@ fn word(a: &Address, at: usize) -> u32 {
 }
 
 /// Is this a call of the kubelet to the hook's port? Notes the kubelet's other calls for [`probe`].
+///
+/// Anybody may call on loopback, where the agent answers `lastcall status`: nobody's hook is meant.
 #[inline(always)]
-fn ours(ctx: &SockAddrContext) -> Option<&'static HookConfig> {
+fn ours(ctx: &SockAddrContext, to_loopback: bool) -> Option<&'static HookConfig> {
     let config = HOOK_CONFIG.get(0)?;
     let a = ctx.sock_addr;
     // SAFETY: context fields.
@@ -116,7 +120,7 @@ fn ours(ctx: &SockAddrContext) -> Option<&'static HookConfig> {
     }
     let hook = u16::from_be(port as u16) == config.port;
     if !is_kubelet(config) {
-        if hook {
+        if hook && !to_loopback {
             count(hook_count::NOT_THE_KUBELET);
         }
         return None;

@@ -4,6 +4,7 @@
 #![no_std]
 
 pub mod abi;
+pub mod announce;
 pub mod flow;
 pub mod frames;
 pub mod head;

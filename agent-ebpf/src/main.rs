@@ -12,6 +12,8 @@ mod entries;
 #[cfg(target_arch = "bpf")]
 mod hook;
 #[cfg(target_arch = "bpf")]
+mod last_call;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod observe;
@@ -24,12 +26,12 @@ mod skb;
 #[expect(unreachable_pub, reason = "the macros export them by section")]
 mod programs {
     use aya_ebpf::{
-        macros::{cgroup_sock_addr, classifier, sock_ops},
-        programs::{SockAddrContext, SockOpsContext, TcContext},
+        macros::{cgroup_sock_addr, classifier, sk_msg, sock_ops},
+        programs::{SkMsgContext, SockAddrContext, SockOpsContext, TcContext},
     };
     use lastcall_ebpf::tcp::Direction;
 
-    use crate::{hook, observe};
+    use crate::{hook, last_call, observe};
 
     #[classifier]
     pub fn observe_ingress(ctx: TcContext) -> i32 {
@@ -44,6 +46,21 @@ mod programs {
     #[classifier]
     pub fn command(ctx: TcContext) -> i32 {
         observe::command(&ctx)
+    }
+
+    #[classifier]
+    pub fn last_call_ingress(ctx: TcContext) -> i32 {
+        last_call::ingress(&ctx)
+    }
+
+    #[classifier]
+    pub fn last_call_egress(ctx: TcContext) -> i32 {
+        last_call::egress(&ctx)
+    }
+
+    #[sk_msg]
+    pub fn announce(ctx: SkMsgContext) -> u32 {
+        last_call::announce(&ctx)
     }
 
     #[cgroup_sock_addr(connect4)]

@@ -2,13 +2,14 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, bpf_sock_tuple},
-    macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash},
 };
 use lastcall_ebpf::{
     abi::{
-        Address, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait, Pod, Port, PortKey,
-        ProbeKey, StreamKey, hook_count,
+        Address, Announcing, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait,
+        LastCallConfig, Pod, Port, PortKey, ProbeKey, StreamKey, hook_count, last_call_count,
     },
     flow::Packet,
     frames::Walk,
@@ -119,3 +120,25 @@ pub(crate) static DIALS: LruHashMap<u32, Dial> = LruHashMap::pinned(4 * MAX_PODS
 /// away are counted.
 #[map]
 pub(crate) static HOOK_COUNTS: Array<u64> = Array::pinned(hook_count::LEN, 0);
+
+/// Sockets whose next response carries the announcement. TC ingress puts them in, TC egress and the agent
+/// take them out. Never pinned: with the agent's death they are what they were. Full: counted, not announced.
+#[map]
+pub(crate) static LAST_CALL_SOCKETS: SockHash<FlowKey> = SockHash::with_max_entries(16_384, 0);
+
+/// How far the announcement on a socket has come. TC ingress makes it, the `sk_msg` program and TC egress
+/// go on with it; it goes with the socket. No memory: counted, not announced.
+#[btf_map]
+pub(crate) static LAST_CALL_STATES: SkStorage<Announcing> = SkStorage::new();
+
+/// Where the kernel keeps what the last call has to know. Agent writes once, the last call's programs read.
+#[map]
+pub(crate) static LAST_CALL_CONFIG: Array<LastCallConfig> = Array::with_max_entries(1, 0);
+
+/// Until when the last call's programs may act. Agent renews it, they read it.
+#[map]
+pub(crate) static LAST_CALL_LEASE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What the last call's programs did, and what they refused. They write, the agent reads.
+#[map]
+pub(crate) static LAST_CALL_COUNTS: Array<u64> = Array::with_max_entries(last_call_count::LEN, 0);

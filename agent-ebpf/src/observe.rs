@@ -21,7 +21,7 @@ use crate::{
 
 /// `TCX_NEXT`, and `TC_ACT_UNSPEC` to clsact: whatever comes behind us decides. 0 would be
 /// `TC_ACT_OK`, which bypasses other people's policy programs.
-const NEXT: i32 = -1;
+pub(crate) const NEXT: i32 = -1;
 
 /// One packet.
 #[inline(always)]
@@ -54,7 +54,7 @@ pub(crate) fn observe(ctx: &TcContext, direction: Direction) -> i32 {
 
 /// Reads the headers. A function of its own, so that its part of the stack of 512 bytes is free again.
 #[inline(never)]
-fn parse(skb: Skb, run: &mut Scratch, direction: Direction) -> bool {
+pub(crate) fn parse(skb: Skb, run: &mut Scratch, direction: Direction) -> bool {
     let Some(packet) = flow::parse(&skb) else { return false };
     run.packet = packet;
     run.key = match direction {

@@ -92,7 +92,7 @@ fn bounded<const MOST: usize>(len: u32) -> u32 {
 /// Reads what a segment begins with, and the hash of a request's path. 0: it cannot be read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
+pub(crate) extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
     let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };

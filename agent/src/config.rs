@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use crate::{
     cli::agent::{AgentArgs, Attach, EndpointSlices, LogFormat, SourceArgs},
     cluster::api::Scope,
-    contract::{Contract, LastCall},
+    contract::{Calls, Contract, LastCall},
     drain::Bounds,
 };
 
@@ -114,10 +114,14 @@ pub struct Config {
     pub source: Source,
     /// The hook's port.
     pub hook_port: u16,
+    /// How long to wait for another agent to end.
+    pub hand_over_wait: std::time::Duration,
     /// The operator's bounds.
     pub bounds: Bounds,
     /// The contract of a hook that asks for nothing.
     pub contract: Contract,
+    /// Whose clients may be told to leave.
+    pub last_call: Calls,
     /// Sources that do not keep a pod unsettled.
     pub ignore_sources: Vec<IpNet>,
     /// Paths of health checks.
@@ -171,6 +175,7 @@ impl Config {
         Ok(Self {
             source,
             hook_port: args.hook.hook_port,
+            hand_over_wait: args.hook.hand_over_wait,
             bounds: Bounds {
                 default_grace: args.hook.default_grace,
                 max_drain: args.hook.max_drain,
@@ -187,6 +192,7 @@ impl Config {
                 reserve: typed.reserve,
                 last_call: LastCall::Default,
             },
+            last_call: typed.last_call,
             ignore_sources: args.observer.ignore_sources.clone(),
             health_paths,
             attach: args.observer.attach,

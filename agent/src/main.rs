@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lastcall_agent::{
-    causes,
+    causes, check,
     cli::{Cli, Command, Output},
     config::Config,
     report::{
@@ -37,6 +37,11 @@ fn main() -> ExitCode {
             show::connections(args.agent.address, args.namespace.as_deref(), &args.pod, json)
                 .map_err(Into::into)
         }
+        Command::Uninstall(args) => run::uninstall::uninstall(&args),
+        Command::Check(args) => match check::run(&check::Plan::from(&*args)) {
+            Ok(code) => return ExitCode::from(code),
+            Err(e) => Err(e.into()),
+        },
         Command::Doctor(args) => match doctor::doctor(&Plan::from(&args), args.output == Output::Json) {
             Ok(code) => return ExitCode::from(code),
             Err(e) => Err(e.into()),

@@ -85,6 +85,14 @@ impl AgentBuilder {
         self
     }
 
+    /// Takes a flag away again.
+    pub fn without(mut self, name: &str) -> Self {
+        if let Some(at) = self.args.iter().position(|arg| arg == name) {
+            self.args.drain(at..at + 2);
+        }
+        self
+    }
+
     /// Sets a variable of its environment.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));

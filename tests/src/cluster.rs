@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use serde_json::Value;
 
+use crate::api::ApiServer;
 use crate::manifest::{PodObject, ServiceObject};
 use crate::proxy::Proxy;
 
@@ -16,6 +18,7 @@ use crate::proxy::Proxy;
 pub struct Cluster {
     dir: PathBuf,
     proxy: Proxy,
+    api: OnceLock<Arc<ApiServer>>,
     state: Mutex<State>,
 }
 
@@ -29,7 +32,15 @@ struct State {
 impl Cluster {
     /// An empty cluster whose manifests go to `dir`.
     pub fn new(dir: PathBuf, proxy: Proxy) -> Self {
-        Self { dir, proxy, state: Mutex::default() }
+        Self { dir, proxy, api: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// From now on all that is written goes to `api` as well; what was written already, at once.
+    pub fn mirror(&self, api: Arc<ApiServer>) -> Result<()> {
+        for file in fs::read_dir(&self.dir)? {
+            tell(&api, &fs::read_to_string(file?.path())?)?;
+        }
+        self.api.set(api).ok().context("there is a mirror already")
     }
 
     /// Creates or replaces a pod.
@@ -111,18 +122,31 @@ impl Cluster {
         let (hidden, path) = (self.dir.join(format!(".{file}.tmp")), self.dir.join(file));
         fs::write(&hidden, text)
             .and_then(|()| fs::rename(&hidden, &path))
-            .with_context(|| format!("write {}", path.display()))
+            .with_context(|| format!("write {}", path.display()))?;
+        self.api.get().map_or(Ok(()), |api| tell(api, text))
     }
 
     /// Removes a manifest by hand.
     pub fn remove(&self, file: &str) -> Result<()> {
         let path = self.dir.join(file);
+        if let Some(api) = self.api.get() {
+            let object = parse(&fs::read_to_string(&path)?)?;
+            api.remove(&object);
+        }
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn parse(yaml: &str) -> Result<Value> {
+    serde_saphyr::from_str(yaml).context("a manifest of the tests' own")
+}
+
+fn tell(api: &ApiServer, yaml: &str) -> Result<()> {
+    api.put(parse(yaml)?)
 }
 
 fn file_of(pod: &str) -> String {

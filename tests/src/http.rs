@@ -45,9 +45,11 @@ impl Head {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether any `Connection` header says `close`; there may be several.
+    /// Whether any `Connection` header says `close`: there may be several, each with a list (RFC 9110,
+    /// 7.6.1), and `close` beside `keep-alive` wins.
     pub fn closes(&self) -> bool {
-        self.headers.iter().any(|(name, value)| name == "connection" && value.eq_ignore_ascii_case("close"))
+        let lists = self.headers.iter().filter(|(name, _)| name == "connection");
+        lists.flat_map(|(_, list)| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
     }
 
     /// The status code of a response.

@@ -11,12 +11,13 @@
 //! |---|---|
 //! | [`clock`], [`journal`], [`process`], [`http`] | time, events to wait for, child processes, HTTP/1.1 |
 //! | [`netns`], [`cgroup`], [`host`], [`tc`] | the kernel's side of a node |
-//! | [`manifest`], [`proxy`], [`cluster`], [`service`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
+//! | [`api`], [`manifest`], [`proxy`], [`cluster`], [`service`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
 //! | [`program`], [`pod`], [`client`], [`conn`], [`load`], [`repeated`], [`mesh`] | who talks to whom |
 //! | [`kubelet`], [`agent`], [`watching`] | who stops the pods, and who holds the hook |
 //! | [`node`], [`scenario`] | all of it behind one handle, and a frame for tests |
 
 pub mod agent;
+pub mod api;
 pub mod cgroup;
 pub mod client;
 pub mod clock;
@@ -43,6 +44,7 @@ pub mod tc;
 pub mod watching;
 
 pub use agent::Agent;
+pub use api::ApiServer;
 pub use client::Client;
 pub use conn::{Conn, Server};
 pub use kubelet::{Kubelet, Stop};

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::agent::{Agent, AgentBuilder, HOOK_PORT, agent_binary};
+use crate::api::ApiServer;
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::conn::Conn;
@@ -43,7 +44,11 @@ pub struct Node {
     client_numbers: AtomicU8,
     service_numbers: AtomicU8,
     second_bridge: OnceLock<()>,
+    api: OnceLock<Arc<ApiServer>>,
 }
+
+/// Where a node has the kubeconfig of its agent.
+const KUBECONFIG: &str = "/run/lastcall/kubeconfig";
 
 /// The API server's own Service, as `kubectl get services -o yaml` always prints it.
 const KUBERNETES: &str = "\
@@ -86,6 +91,7 @@ impl Node {
             client_numbers: AtomicU8::new(1),
             service_numbers: AtomicU8::new(10),
             second_bridge: OnceLock::new(),
+            api: OnceLock::new(),
         })
     }
 
@@ -97,6 +103,25 @@ impl Node {
     /// A new client outside, with a link of its own.
     pub fn client(&self) -> Result<Client> {
         Client::new(&self.host, self.client_numbers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The cluster's API server, started when it is asked for first.
+    pub fn api(&self) -> Result<&ApiServer> {
+        if let Some(api) = self.api.get() {
+            return Ok(api);
+        }
+        let api = Arc::new(ApiServer::start(Some(self.host.netns()), 6443)?);
+        std::fs::write(self.host.outside(KUBECONFIG), api.kubeconfig())?;
+        self.cluster.mirror(Arc::clone(&api))?;
+        Ok(self.api.get_or_init(|| api))
+    }
+
+    /// An agent that has its pods from the API server, in the making.
+    pub fn agent_of_cluster(&self) -> Result<RememberedAgent<'_>> {
+        self.api()?;
+        let builder = AgentBuilder::new(&self.host, &self.kubelet).without("--endpoints");
+        let builder = builder.flag("--kubeconfig", KUBECONFIG).flag("--node-name", "node");
+        Ok(RememberedAgent { node: self, builder })
     }
 
     /// An agent in the making.

@@ -175,6 +175,9 @@ scenarios! {
         ensure!(drains(&agent)?.is_empty(), "a stranger started a drain");
         let calls = agent.metric("lastcall_hook_calls_total{kind=\"not_the_kubelet\"}")?;
         ensure!(calls == 1.0, "{calls} calls of strangers were counted");
+        ensure!(node.lastcall(&["status"])?.status.success(), "no status");
+        let calls = agent.metric("lastcall_hook_calls_total{kind=\"not_the_kubelet\"}")?;
+        ensure!(calls == 1.0, "asking for the status on loopback is no call of a hook");
         Ok(())
     }
 

@@ -121,4 +121,18 @@ scenarios! {
         ensure!(answer.outcome() == "drained" && answer.waited > Duration::from_secs(19), "{answer:?}");
         Ok(())
     }
+
+    /// The deadline that the first agent found is kept by the next, which by itself would find a later one.
+    fn a_promised_deadline_outlives_its_agent(node) {
+        let agent = node.agent().flag("--max-drain", "9s").start()?;
+        let (pod, _session) = database(node)?;
+        let stop = node.kubelet().delete(&pod)?;
+        ensure!(stop.still_held_after(Duration::from_secs(2)), "answered with a session open");
+        agent.kill();
+        node.agent().start()?.logs("taken back", SOON)?;
+        let answer = stop.answered_within(Duration::from_secs(12))?;
+        ensure!(answer.outcome() == "deadline", "{answer:?}");
+        ensure!((8.5..12.0).contains(&answer.waited.as_secs_f64()), "{answer:?}");
+        Ok(())
+    }
 }

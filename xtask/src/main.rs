@@ -5,8 +5,10 @@ mod build;
 mod child;
 mod compat;
 mod demo;
+mod deploy;
 mod e2e;
 mod ebpf;
+mod image;
 mod kernel_object;
 mod linker;
 mod root;
@@ -52,6 +54,10 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Build the agent's image as an OCI archive, its bill of materials beside it; no container engine needed
+    Image(image::Wanted),
+    /// Make the plain manifests from the chart, or check them and the chart
+    Deploy(deploy::Wanted),
     /// Boot a real one-node Kubernetes on this machine and measure and test lastcall in it
     #[command(disable_help_flag = true)]
     E2e {
@@ -96,6 +102,8 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let arguments: Vec<OsString> = json.into_iter().flatten().chain(options).collect();
             demo::run(&workspace, &arguments)
         }
+        Verb::Image(wanted) => image::run(&workspace, &wanted),
+        Verb::Deploy(wanted) => deploy::run(&workspace, &wanted),
         Verb::E2e { arguments } => e2e::run(&workspace, &arguments),
         Verb::Compat { json, only, options } => {
             let flags = [("--json", json), ("--only", only)];

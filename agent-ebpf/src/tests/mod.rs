@@ -1,5 +1,6 @@
 //! The pure parts, on the host.
 
+mod announce;
 mod flow;
 mod http;
 mod http2;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::{DEFAULT_HOOK_PORT, parse, path};
-use crate::contract::Until;
+use crate::contract::{Calls, Until};
 
 /// `lastcall agent`, as typed.
 #[derive(Debug, Args)]
@@ -87,6 +87,14 @@ pub struct HookArgs {
           value_parser = parse::duration)]
     pub nobody_home_wait: Duration,
 
+    /// How long to wait for another agent of this node to end, instead of ending at once
+    ///
+    /// An update with maxSurge starts a node's next agent before it ends the last one. The next one
+    /// touches nothing until the last one's --metrics-address is free.
+    #[arg(long, value_name = "DURATION", env = "LASTCALL_HAND_OVER_WAIT", default_value = "0s",
+          value_parser = parse::duration)]
+    pub hand_over_wait: Duration,
+
     /// Grace of a pod of which nothing says how long it is
     ///
     /// Kubernetes' own default. Change it where most pods set another
@@ -160,6 +168,15 @@ pub struct ContractArgs {
     #[arg(long, value_name = "DURATION", env = "LASTCALL_RESERVE", default_value = "5s",
           value_parser = parse::duration)]
     pub reserve: Duration,
+
+    /// Whose clients are told to leave when a pod ends
+    ///
+    /// A client that keeps its connection busy never leaves by itself, and whatever it has in flight at
+    /// SIGTERM is cut. The last call is an HTTP `Connection: close`, or a GOAWAY, put into the pod's answers
+    /// on the app's behalf, and for most clusters `auto` is right. A hook's own last-call=http asks for it
+    /// at all of its pod's ports, last-call=off keeps it away; off always wins.
+    #[arg(long, value_name = "WHEN", env = "LASTCALL_LAST_CALL", default_value = "asked")]
+    pub last_call: Calls,
 }
 
 /// What is seen of connections, and how.

@@ -4,6 +4,7 @@
 //! they fit together and what they stand for is the configuration's business.
 
 pub mod agent;
+pub mod check;
 pub mod parse;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use agent::AgentArgs;
+pub use check::CheckArgs;
 
 use crate::report::doctor::Plan;
 
@@ -49,6 +51,13 @@ pub enum Command {
     /// Show every connection of one draining pod, and how it is known
     Connections(ConnectionsArgs),
 
+    /// Say what would break a zero-downtime rolling update, and which lines mend it
+    ///
+    /// Reads manifests, or a cluster, and changes nothing. Ends with 0 when nothing was found at or
+    /// above --fail-on, with 1 when something was, with 65 when an input cannot be read or understood,
+    /// and with 69 when the cluster does not answer.
+    Check(Box<CheckArgs>),
+
     /// Check whether this node gives the agent what it needs
     ///
     /// Tries each thing for real in the kernel (nothing is guessed from a version), removes what it
@@ -56,6 +65,36 @@ pub enum Command {
     /// here, with all it has or with less, and with 1 when something is missing that it cannot do
     /// without.
     Doctor(DoctorArgs),
+
+    /// Remove the pinned programs and maps from this node
+    ///
+    /// They are left behind on purpose when an agent ends: without an agent they make hooks sleeps.
+    /// After this, hooks that still name the port fail at once. Refuses while an agent runs here.
+    Uninstall(UninstallArgs),
+}
+
+/// `lastcall uninstall`.
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Remove them even while an agent runs here, or may run
+    #[arg(long)]
+    pub force: bool,
+
+    /// Do not end afterwards, but when told to: for a DaemonSet, whose pods may not end
+    #[arg(long)]
+    pub stay: bool,
+
+    /// Directory of the pins
+    ///
+    /// As given to the agent.
+    #[arg(long, value_name = "DIR", env = "LASTCALL_BPF_DIR", default_value = "/sys/fs/bpf/lastcall",
+          value_parser = path)]
+    pub bpf_dir: PathBuf,
+
+    /// TCP port of the preStop hooks, where the pins do not tell
+    #[arg(long, value_name = "PORT", env = "LASTCALL_HOOK_PORT", default_value_t = DEFAULT_HOOK_PORT,
+          value_parser = parse::port)]
+    pub hook_port: u16,
 }
 
 /// `lastcall status`.

@@ -10,7 +10,7 @@ use std::{
 use clap::builder::PossibleValue;
 use ipnet::IpNet;
 
-use crate::contract::Until;
+use crate::contract::{Calls, Until};
 
 /// A length of time with its unit: `1s`, `500ms`, `1m30s`.
 pub fn duration(typed: &str) -> Result<Duration, String> {
@@ -89,6 +89,21 @@ fn first_15(name: &str) -> String {
         end -= 1;
     }
     name[..end].to_owned()
+}
+
+impl clap::ValueEnum for Calls {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Asked, Self::Off]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Auto => PossibleValue::new("auto")
+                .help("Pods with a hook, at ports whose appProtocol or name says http, h2c or grpc"),
+            Self::Asked => PossibleValue::new("asked").help("Pods whose hook says last-call=http"),
+            Self::Off => PossibleValue::new("off").help("Never, whatever a hook says"),
+        })
+    }
 }
 
 impl clap::ValueEnum for Until {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 
 use super::{AgentArgs, Cli, Command, Output, agent::Attach, parse};
-use crate::contract::{Contract, Until};
+use crate::contract::{Calls, Contract, Until};
 
 fn typed(line: &str) -> Result<Cli, String> {
     Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())
@@ -50,6 +50,7 @@ fn other_defaults() {
     assert_eq!(args.kubelet.kubelet_port, 10_250);
     assert_eq!(args.node.netns_dir.to_str(), Some("/run/netns"));
     assert_eq!(args.node.bpf_dir.to_str(), Some("/sys/fs/bpf/lastcall"));
+    assert_eq!(args.contract.last_call, Calls::Asked);
     assert_eq!(args.observer.attach, Attach::Auto);
     assert_eq!(args.report.metrics_address.port(), 9903);
 }
@@ -58,9 +59,10 @@ fn other_defaults() {
 fn flags_reach_their_fields() {
     let args = agent(
         "--until settled --reserve 8s --ignore-sources 10.0.0.0/8,fd00::/8,192.0.2.7 \
-         --health-paths /healthz,/livez --attach clsact --kubelet-process kubelet --max-drain 10m",
+         --health-paths /healthz,/livez --attach clsact --kubelet-process kubelet --max-drain 10m --last-call auto",
     );
     assert_eq!(args.contract.until, Until::Settled);
+    assert_eq!(args.contract.last_call, Calls::Auto);
     assert_eq!(args.contract.reserve, Duration::from_secs(8));
     let blocks: Vec<_> = args.observer.ignore_sources.iter().map(ToString::to_string).collect();
     assert_eq!(blocks, ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"]);

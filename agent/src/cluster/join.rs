@@ -94,7 +94,7 @@ impl<'a> Joiner<'a> {
             Target::Other => {}
         }
         if let Some(service) = &slice.service
-            && is_ready(endpoint)
+            && endpoint.is_ready()
         {
             *self.ready.entry((service, endpoint.node.as_deref())).or_default() += 1;
         }
@@ -116,8 +116,10 @@ impl<'a> Joiner<'a> {
             let said = believed.iter().flat_map(|(_, endpoint)| &endpoint.addresses);
             addresses.extend(said.filter(|address| !taken.contains(address)));
         }
+        let terminating = self.terminating(pod, &believed, same_pod(before, &pod.uid), now);
         PodFacts {
-            terminating: self.terminating(pod, &believed, same_pod(before, &pod.uid), now),
+            others_ready: terminating.as_ref().and_then(|_| self.others_ready(&believed)),
+            terminating,
             ports: port::ports(believed.iter().flat_map(|(slice, _)| &slice.ports), &pod.ports),
             exposure: exposure::exposure(pod.load_balancer_gate, self.routes(pod, &believed), self.complete),
             name,
@@ -133,6 +135,18 @@ impl<'a> Joiner<'a> {
             hooks: pod.hooks.clone(),
             listens_on_hook_port: pod.listens_on_hook_port,
         }
+    }
+
+    /// Ready endpoints, itself not among them, of the Services whose slices name the pod; of several the
+    /// most. A slice of each address family counts its own, so that of two families there are twice as many.
+    fn others_ready(&self, believed: &[Believed<'_>]) -> Option<usize> {
+        let services: BTreeSet<&str> = believed.iter().filter_map(|(s, _)| s.service.as_deref()).collect();
+        let of = |service: &str| {
+            let slices = self.namespace.slices.values().filter(|s| s.service.as_deref() == Some(service));
+            let own = believed.iter().filter(|(s, e)| s.service.as_deref() == Some(service) && e.is_ready());
+            slices.map(|s| s.ready).sum::<usize>().saturating_sub(own.count())
+        };
+        services.into_iter().map(of).max()
     }
 
     fn believed(&self, name: &str, pod: &PodRecord) -> Vec<Believed<'a>> {
@@ -194,7 +208,7 @@ impl<'a> Joiner<'a> {
             let own = believed
                 .iter()
                 .filter(|(slice, e)| {
-                    slice.service.as_deref() == Some(name) && e.node.as_deref() == node && is_ready(e)
+                    slice.service.as_deref() == Some(name) && e.node.as_deref() == node && e.is_ready()
                 })
                 .count();
             route.known = true;
@@ -204,10 +218,6 @@ impl<'a> Joiner<'a> {
         }
         routes.into_values().collect()
     }
-}
-
-fn is_ready(endpoint: &EndpointRecord) -> bool {
-    endpoint.ready && !endpoint.terminating
 }
 
 /// What was known of this very pod: another UID under the same name is another pod. A UID that

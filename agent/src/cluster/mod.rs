@@ -85,6 +85,9 @@ pub struct PortFacts {
     pub transport: Transport,
     /// What it speaks.
     pub protocol: AppProtocol,
+    /// Its appProtocol or name says HTTP or gRPC in the clear, and nothing says TLS: under
+    /// `--last-call=auto` its clients are told to leave.
+    pub cleartext: bool,
     /// An EndpointSlice names it: new connections to it keep the pod unsettled.
     pub in_slice: bool,
 }
@@ -133,6 +136,9 @@ pub struct PodFacts {
     pub exposure: Exposure,
     /// spec.terminationGracePeriodSeconds
     pub termination_grace: Option<Duration>,
+    /// How many endpoints new connections can go to instead. Known of a Terminating pod alone: of others it
+    /// would change with each pod of their Services.
+    pub others_ready: Option<usize>,
     /// Set once it is Terminating.
     pub terminating: Option<Terminating>,
     /// `path` of each preStop httpGet hook aimed at lastcall, by container.

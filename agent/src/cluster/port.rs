@@ -55,6 +55,8 @@ pub(super) fn ports<'a>(
     for port in slices {
         let entry = said.entry((port.port, port.transport)).or_default();
         entry.in_slice = true;
+        let word = port.app_protocol.as_deref().unwrap_or(&port.name);
+        entry.hear(word);
         match &port.app_protocol {
             Some(text) => agree(&mut entry.by_app_protocol, by_app_protocol(text)),
             None => by_name(&port.name).into_iter().for_each(|p| agree(&mut entry.by_slice_name, p)),
@@ -62,18 +64,15 @@ pub(super) fn ports<'a>(
     }
     for port in declared {
         let entry = said.entry((port.port, port.transport)).or_default();
+        entry.hear(&port.name);
         by_name(&port.name).into_iter().for_each(|p| agree(&mut entry.by_declared_name, p));
     }
     said.into_iter()
-        .map(|((port, transport), said)| PortFacts {
-            port,
-            transport,
-            protocol: said
-                .by_app_protocol
-                .or(said.by_slice_name)
-                .or(said.by_declared_name)
-                .unwrap_or(AppProtocol::Unknown),
-            in_slice: said.in_slice,
+        .map(|((port, transport), said)| {
+            let protocol = said.by_app_protocol.or(said.by_slice_name).or(said.by_declared_name);
+            let protocol = protocol.unwrap_or(AppProtocol::Unknown);
+            let cleartext = said.clear && !said.tls && protocol != AppProtocol::Unknown;
+            PortFacts { port, transport, protocol, cleartext, in_slice: said.in_slice }
         })
         .collect()
 }
@@ -84,6 +83,22 @@ struct Said {
     by_app_protocol: Option<AppProtocol>,
     by_slice_name: Option<AppProtocol>,
     by_declared_name: Option<AppProtocol>,
+    /// Somebody says HTTP or gRPC in the clear.
+    clear: bool,
+    /// Somebody says TLS.
+    tls: bool,
+}
+
+impl Said {
+    /// Of all who name the port, one that says TLS is enough: what it carries is then nobody's business.
+    fn hear(&mut self, word: &str) {
+        let word = word.to_ascii_lowercase();
+        self.tls |= ["https", "h2-", "tls", "ssl"].iter().any(|w| word.starts_with(w)) || word == "h2";
+        let custom = word.strip_prefix("kubernetes.io/").unwrap_or(&word);
+        self.clear |= ["http", "h2c", "grpc"].iter().any(|w| {
+            custom.strip_prefix(w).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '2']))
+        });
+    }
 }
 
 /// Two Services may contradict each other about one port: then nobody knows, and every open
@@ -205,6 +220,34 @@ mod tests {
             ("postgresql", Unknown),
         ] {
             assert_eq!(by_app_protocol(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn in_the_clear_is_what_says_so_and_is_not_said_to_be_tls() {
+        for (slice_name, app, container, want) in [
+            ("http", "", "", true),
+            ("http-web", "", "", true),
+            ("", "kubernetes.io/h2c", "", true),
+            ("", "grpc", "", true),
+            ("grpc-api", "", "web", true),
+            ("http2", "", "", true),
+            ("", "", "http", true),
+            ("https", "", "", false),
+            ("", "https", "http", false),
+            ("http", "", "https-web", false),
+            ("", "h2", "", false),
+            ("tls-metrics", "", "", false),
+            ("metrics", "", "", false),
+            ("httpd", "", "", false),
+            ("web", "", "", false),
+            ("http", "kubernetes.io/ws", "", false),
+            ("web", "", "grpc", true),
+        ] {
+            let slices = slice(80, "TCP", slice_name, app);
+            let found = ports(&slices, &declared(80, "TCP", container).into_iter().collect::<Vec<_>>());
+            let clear: Vec<bool> = found.iter().map(|p| p.cleartext).collect();
+            assert_eq!(clear, [want], "{slice_name:?} {app:?} {container:?}");
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct SliceRecord {
     /// Label `service.kubernetes.io/headless`, which the EndpointSlice controller sets.
     pub(super) headless: bool,
     pub(super) ports: Vec<SlicePort>,
+    /// How many of all its endpoints are ready, on whatever node.
+    pub(super) ready: usize,
     /// Only those that may be on this node.
     pub(super) endpoints: Vec<EndpointRecord>,
 }
@@ -51,16 +53,14 @@ impl SliceRecord {
     pub(super) fn new(slice: &EndpointSlice, options: &Options) -> Self {
         let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key));
         let namespace = slice.metadata.namespace.as_deref().filter(|name| !name.is_empty());
+        let endpoints =
+            || slice.endpoints.iter().map(|e| EndpointRecord::new(e, namespace.unwrap_or("default")));
         Self {
+            ready: endpoints().filter(EndpointRecord::is_ready).count(),
             service: label("kubernetes.io/service-name").filter(|name| !name.is_empty()).cloned(),
             headless: label("service.kubernetes.io/headless").is_some(),
             ports: slice.ports.iter().flatten().filter_map(SlicePort::new).collect(),
-            endpoints: slice
-                .endpoints
-                .iter()
-                .map(|endpoint| EndpointRecord::new(endpoint, namespace.unwrap_or("default")))
-                .filter(|endpoint| endpoint.may_be_local(options))
-                .collect(),
+            endpoints: endpoints().filter(|endpoint| endpoint.may_be_local(options)).collect(),
         }
     }
 }
@@ -77,6 +77,11 @@ impl EndpointRecord {
             terminating,
             node: endpoint.node_name.clone(),
         }
+    }
+
+    /// New connections are sent to it.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready && !self.terminating
     }
 
     fn may_be_local(&self, options: &Options) -> bool {

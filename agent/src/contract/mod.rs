@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+mod audience;
 pub mod parameters;
 
+pub use audience::{Audience, Calls};
 pub use parameters::read;
 
 /// What may remain of a pod's connections once it has settled.
@@ -24,7 +26,7 @@ pub enum Until {
 pub enum LastCall {
     /// As the agent's `--last-call` says.
     Default,
-    /// HTTP/1 and HTTP/2 cleartext, whatever the port is called.
+    /// HTTP/1 and HTTP/2 in the clear, whatever the port is called.
     Http,
     /// Never.
     Off,

@@ -16,6 +16,7 @@ use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, pro
 use super::{Drain, Fallback, Happened, Services, probes, second_look::SecondLook};
 use crate::{
     cluster::{AppProtocol, PodFacts, PortFacts, Transport},
+    contract::Audience,
     kernel::{Attach, Attachment, observer::PodNumber},
     moment::Moment,
     sockets::{Dump, Filter, Link, LinkEvents, Namespace, TcpState},
@@ -42,8 +43,14 @@ pub(super) struct Eyes {
     namespace: Namespace,
     number: Option<PodNumber>,
     attachments: BTreeMap<u32, Attachment>,
+    /// Links with the last call's programs.
+    announcing: BTreeSet<u32>,
+    /// Clients of some port are to be told to leave.
+    announces: bool,
     addresses: BTreeSet<IpAddr>,
     fallback: Option<Fallback>,
+    /// At which ports clients are told to leave.
+    audience: Audience,
     /// Bytes received on counted sockets at the last dump, and packets that had come in when it began: one
     /// that came while the sockets were listed must not be missed in the next comparison.
     witnessed: Option<(u64, u64)>,
@@ -57,14 +64,18 @@ impl Eyes {
         drain: &Drain,
         namespace: Namespace,
         facts: Option<&PodFacts>,
+        audience: Audience,
     ) -> Self {
         let mut eyes = Self {
             services,
             namespace,
             number: None,
             attachments: BTreeMap::new(),
+            announcing: BTreeSet::new(),
+            announces: false,
             addresses: BTreeSet::new(),
             fallback: None,
+            audience,
             witnessed: None,
             second_look: SecondLook::default(),
         };
@@ -82,8 +93,50 @@ impl Eyes {
                 drain,
                 facts.into_iter().flat_map(|f| f.health_paths.iter().map(String::as_str)),
             );
+            eyes.announce(drain).await;
         }
         eyes
+    }
+
+    /// Attaches the last call's programs where they are wanted and not there yet.
+    pub(super) async fn announce(&mut self, drain: &Drain) {
+        if !self.announces || self.services.announcer.is_none() {
+            return;
+        }
+        let Some(observer) = self.services.observer.clone() else { return };
+        let missing: Vec<(u32, Attach)> = self
+            .attachments
+            .iter()
+            .filter(|(index, _)| !self.announcing.contains(index))
+            .map(|(i, a)| (*i, a.how()))
+            .collect();
+        if missing.is_empty() {
+            return;
+        }
+        let names: BTreeMap<u32, String> = match self.namespace.links_async().await {
+            Ok(links) => links.into_iter().map(|l| (l.index, l.name)).collect(),
+            Err(_) => return,
+        };
+        for (index, how) in missing {
+            let Some(name) = names.get(&index).cloned() else { continue };
+            // Not again, whatever comes of it.
+            self.announcing.insert(index);
+            let _place = self.services.paces.enter().await;
+            let observer = Arc::clone(&observer);
+            match self.namespace.within(move || observer.attach_last_call(&name, how)).await {
+                Ok(Ok(more)) => {
+                    if let Some(attachment) = self.attachments.get_mut(&index) {
+                        attachment.and(more);
+                    }
+                }
+                Ok(Err(e)) => {
+                    tracing::warn!(error = %crate::causes(&e), "{drain}: no client is told to leave");
+                }
+                Err(e) => {
+                    tracing::debug!(error = %crate::causes(&e), "{drain}: gone before its clients were told")
+                }
+            }
+        }
     }
 
     /// Tells the kernel which paths only health checks ask for. A hook may be earlier than the pod's facts.
@@ -102,6 +155,11 @@ impl Eyes {
     /// Why it is polled.
     pub(super) fn fallback(&self) -> Option<Fallback> {
         self.fallback
+    }
+
+    /// Why no client can be told to leave, whoever asks for it.
+    pub(super) fn cannot_tell(&self) -> Option<&str> {
+        self.fallback.map(Fallback::why)
     }
 
     /// The pod's number in the kernel's maps.
@@ -152,6 +210,7 @@ impl Eyes {
         let present: BTreeSet<u32> = links.iter().map(|l| l.index).collect();
         let gone: Vec<u32> = self.attachments.keys().filter(|i| !present.contains(i)).copied().collect();
         for index in gone {
+            self.announcing.remove(&index);
             if let Some(attachment) = self.attachments.remove(&index) {
                 attachment.abandon();
             }
@@ -192,7 +251,13 @@ impl Eyes {
         Ok(())
     }
 
-    /// Tells the kernel which ports count: those that the cluster names, or those listened on.
+    /// At which ports clients are told to leave, from the next [`Self::set_ports`] on.
+    pub(super) fn tell(&mut self, audience: Audience) {
+        self.audience = audience;
+    }
+
+    /// Tells the kernel which ports count, and at which clients are told to leave: those that the cluster
+    /// names, or those listened on.
     pub(super) fn set_ports(
         &mut self,
         drain: &Drain,
@@ -201,11 +266,12 @@ impl Eyes {
     ) {
         let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return };
         let named: Vec<(PortKey, Port)> =
-            facts.into_iter().flatten().map(|p| as_map_entry(number, p)).collect();
+            facts.into_iter().flatten().map(|p| as_map_entry(number, p, self.audience)).collect();
         let wanted: Vec<_> = if named.is_empty() {
             let unnamed = |&(port, protocol): &(u16, u8)| {
                 let key = PortKey { pod: number.0, port, protocol, pad: 0 };
-                (key, Port { protocol: protocol::UNKNOWN, settles: 1, announce: 0, pad: 0 })
+                let announce = u8::from(protocol == TCP && self.audience.includes(false));
+                (key, Port { protocol: protocol::UNKNOWN, settles: 1, announce, pad: 0 })
             };
             listening.iter().map(unnamed).collect()
         } else {
@@ -216,6 +282,7 @@ impl Eyes {
                 .map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p }))
                 .collect()
         };
+        self.announces |= wanted.iter().any(|(_, p)| p.announce != 0);
         if let Err(e) = observer.set_ports(number, wanted) {
             tracing::warn!(error = %crate::causes(&e), "{drain}: its ports find no place in the kernel's map");
             self.fall_back(drain, Fallback::AttachFailed);
@@ -333,6 +400,9 @@ impl Eyes {
         }
         if let (Some(observer), Some(number)) = (&self.services.observer, self.number) {
             self.services.wakes.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            if let Some(announcer) = &self.services.announcer {
+                announcer.forget(number);
+            }
             observer.forget(number);
         }
     }
@@ -344,7 +414,7 @@ fn counts(a: IpAddr) -> bool {
     !a.is_loopback() && !link_local
 }
 
-fn as_map_entry(number: PodNumber, p: &PortFacts) -> (PortKey, Port) {
+fn as_map_entry(number: PodNumber, p: &PortFacts, audience: Audience) -> (PortKey, Port) {
     let transport = match p.transport {
         Transport::Tcp => TCP,
         Transport::Udp => UDP,
@@ -355,7 +425,8 @@ fn as_map_entry(number: PodNumber, p: &PortFacts) -> (PortKey, Port) {
         AppProtocol::Unknown => protocol::UNKNOWN,
     };
     let key = PortKey { pod: number.0, port: p.port, protocol: transport, pad: 0 };
-    (key, Port { protocol, settles: u8::from(p.in_slice), announce: 0, pad: 0 })
+    let announce = u8::from(transport == TCP && audience.includes(p.cleartext));
+    (key, Port { protocol, settles: u8::from(p.in_slice), announce, pad: 0 })
 }
 
 /// The next change of a link; never, where they cannot be watched.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Drain, policy::Outcome};
+use super::{Announced, Drain, Verdict};
 
 /// Why a pod is judged by polling its sockets, without the kernel programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,9 +43,11 @@ pub enum Happened {
     /// Routing settled, this long after the start; λ where it was known.
     Settled(Duration, Option<f64>),
     /// The decision.
-    Ended(Outcome, Duration),
+    Ended(Arc<Verdict>),
     /// A dump found entries whose sockets were gone.
     Corrected(u64),
+    /// Clients were told to leave, left, or stayed.
+    Announced(Announced),
     /// The pod is polled from now on.
     FellBack(Fallback),
     /// The pod is gone. Connections that came after the decision, and those it cut.

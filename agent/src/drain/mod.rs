@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -19,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{PodFacts, PodName},
-    contract::Contract,
+    contract::{Audience, Calls, Contract},
     ledger::{Ledger, View},
     moment::Moment,
 };
 
+mod announced;
+mod explain;
 mod eyes;
 mod happened;
 mod noise;
@@ -38,6 +40,7 @@ mod task;
 mod verdict;
 mod wake;
 
+pub use announced::Announced;
 pub use happened::{Fallback, Happened, Listener};
 pub use registry::Drains;
 pub use services::{AttachChoice, Bounds, Paces, Services};
@@ -64,6 +67,8 @@ pub struct Verdict {
     pub terminating: bool,
     /// Its network namespace was found.
     pub seen: bool,
+    /// At which ports clients were told to leave.
+    pub audience: Audience,
 }
 
 /// Where a drain stands.
@@ -73,6 +78,12 @@ pub struct Progress {
     pub waiting_for: String,
     /// What is left, once somebody has looked.
     pub view: Option<View>,
+    /// What was chosen for settling and why, for people; empty until somebody has looked.
+    pub settle: String,
+    /// At which ports clients are told to leave.
+    pub audience: Audience,
+    /// Why nobody can be told, though somebody asked for it.
+    pub unable: Option<String>,
     /// When it will be answered in any case.
     pub deadline: Option<Moment>,
     /// Why its pod is polled, if it is.
@@ -95,6 +106,9 @@ pub struct Drain {
     ledger: Mutex<Ledger>,
     progress: watch::Sender<Progress>,
     hooks: AtomicU32,
+    /// The deadline that an earlier agent had found for one of its hooks: the grace began when that one saw
+    /// the pod's end. Nanoseconds as in [`Moment`].
+    promised: AtomicU64,
     listener: Listener,
     predecessor: Mutex<Option<Arc<Drain>>>,
     superseded: CancellationToken,
@@ -121,6 +135,7 @@ impl Drain {
             ledger: Mutex::new(Ledger::new(began)),
             progress: watch::Sender::new(Progress::default()),
             hooks: AtomicU32::new(0),
+            promised: AtomicU64::new(u64::MAX),
             listener,
         }
     }
@@ -128,6 +143,22 @@ impl Drain {
     /// Whose it is.
     pub fn identity(&self) -> Identity {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whose clients are told to leave: what the operator allows and the contract says. A pod whose hook
+    /// has called has one, whatever the sources say of it yet.
+    fn audience(&self, allowed: Calls, facts: Option<&PodFacts>) -> Audience {
+        let hook = self.hooks_waiting() > 0 || facts.is_some_and(|f| !f.hooks.is_empty());
+        Audience::of(allowed, self.contract.last_call, hook)
+    }
+
+    /// An earlier agent has promised an answer by then.
+    fn promise(&self, deadline: Moment) {
+        self.promised.fetch_min(deadline.0, Ordering::Relaxed);
+    }
+
+    fn promised(&self) -> Moment {
+        Moment(self.promised.load(Ordering::Relaxed))
     }
 
     /// Its name, where the sources know the pod.

@@ -34,6 +34,8 @@ pub struct Asked {
     pub contract: Contract,
     /// When it came.
     pub began: Moment,
+    /// By when an earlier agent had promised an answer.
+    pub deadline: Option<Moment>,
 }
 
 impl Drains {
@@ -101,6 +103,7 @@ impl Drains {
         let mut running = self.lock();
         if let Some(drain) = running.iter().find(|d| same(d, name, uid, &addresses)) {
             drain.learn(asked.facts.clone(), asked.address);
+            asked.deadline.into_iter().for_each(|d| drain.promise(d));
             return Arc::clone(drain);
         }
         // The whole contract stands in the pod's spec; a request says only what its caller wrote.
@@ -109,7 +112,9 @@ impl Drains {
             Some(end) => end.first_seen.min(asked.began),
             None => asked.began,
         };
-        self.start(&mut running, began, contract, asked.facts, asked.address)
+        let drain = self.start(&mut running, began, contract, asked.facts, asked.address);
+        asked.deadline.into_iter().for_each(|d| drain.promise(d));
+        drain
     }
 
     /// The strictest of the pod's hooks; `None` where it has none.

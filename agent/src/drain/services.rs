@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{happened::Listener, wake::Wake};
 use crate::{
     cluster::Cluster,
-    contract::Contract,
-    kernel::{Attach, Observer, observer::PodNumber},
+    contract::{Calls, Contract},
+    kernel::{Attach, LastCall, Observer, observer::PodNumber},
     sockets::{Namespaces, OpeningRates},
 };
 
@@ -40,6 +40,8 @@ pub struct Services {
     pub cluster: Cluster,
     /// The kernel programs, where there are any.
     pub observer: Option<Arc<Observer>>,
+    /// Tells clients to leave, where the kernel can.
+    pub announcer: Option<Arc<LastCall>>,
     /// The node's network namespaces.
     pub namespaces: Namespaces,
     /// How often each pod was connected to before its drain.
@@ -56,6 +58,8 @@ pub struct Services {
     pub contract: Contract,
     /// The operator's bounds.
     pub bounds: Bounds,
+    /// Whose clients may be told to leave.
+    pub last_call: Calls,
     /// Told of everything that happens.
     pub listener: Listener,
     /// Whom to wake at an edge event of a pod.

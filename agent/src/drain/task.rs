@@ -10,6 +10,8 @@ use lastcall_ebpf::abi::TCP;
 
 use super::{
     Drain, Happened, Services, Verdict,
+    announced::Tally,
+    explain::{Circumstance, explain},
     eyes::{Eyes, POLL, RECONCILE, Table, link_change},
     noise::Noise,
     openings::Openings,
@@ -19,6 +21,7 @@ use super::{
 };
 use crate::{
     cluster::{Exposure, PodFacts, Transport},
+    contract::Audience,
     ledger::{Stale, View},
     moment::Moment,
     sockets::{Dump, LinkEvents, Namespace, Socket, TcpState},
@@ -45,9 +48,11 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
     let links = namespace.link_events().await.inspect_err(|e| {
         tracing::warn!(error = %crate::causes(e), "{drain}: changes of its links will not be noticed");
     });
-    let eyes = Eyes::open(Arc::clone(&services), drain, namespace.clone(), facts.as_deref()).await;
+    let audience = drain.audience(services.last_call, facts.as_deref());
+    let eyes = Eyes::open(Arc::clone(&services), drain, namespace.clone(), facts.as_deref(), audience).await;
     drain.ledger().attached_again(Moment::now());
     drain.ledger().ignore(&services.ignored);
+    drain.ledger().tell(audience);
     let rate = services.rates.rate(&namespace).await.ok().flatten().map(|r| r.per_second());
     let mut task = Task {
         drain: Arc::clone(drain),
@@ -59,6 +64,9 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
         was_known: false,
         openings_per_second: rate,
         noise: Noise::default(),
+        audience,
+        tally: Tally::default(),
+        others_ready: None,
         openings: Openings::default(),
         dumped_at: None,
         listening: Vec::new(),
@@ -84,6 +92,12 @@ struct Task {
     was_known: bool,
     openings_per_second: Option<f64>,
     noise: Noise,
+    /// At which ports clients are told to leave.
+    audience: Audience,
+    tally: Tally,
+    /// The most endpoints that were ever ready beside the pod: a client that was sent away may have chosen
+    /// among so many.
+    others_ready: Option<usize>,
     openings: Openings,
     dumped_at: Option<Moment>,
     listening: Vec<(u16, u8)>,
@@ -103,6 +117,7 @@ impl Task {
         self.dump().await;
         let mut confirms = 0;
         loop {
+            self.announce();
             let read_from = Moment::now();
             self.read();
             let now = Moment::now();
@@ -168,6 +183,20 @@ impl Task {
         if self.eyes.by_kernel() { RECONCILE } else { POLL }
     }
 
+    /// Begins the last call where a hook has come of which the sources knew nothing. It never ends before
+    /// the drain does: what a joining hook says changes nothing.
+    fn announce(&mut self) {
+        if self.audience != Audience::Nobody {
+            return;
+        }
+        self.audience = self.drain.audience(self.services.last_call, self.facts.as_deref());
+        if self.audience != Audience::Nobody {
+            self.eyes.tell(self.audience);
+            self.eyes.set_ports(&self.drain, self.facts.as_ref().map(|f| &f.ports), &self.listening);
+            self.drain.ledger().tell(self.audience);
+        }
+    }
+
     /// What the sources say now.
     fn learn(&mut self) {
         let identity = self.drain.identity();
@@ -179,6 +208,7 @@ impl Task {
         if let Some(facts) = &facts {
             self.was_known = true;
             self.drain.learn(Some(Arc::clone(facts)), []);
+            self.others_ready = self.others_ready.max(facts.others_ready);
             self.drain.ledger().ports(&facts.ports);
             self.eyes.set_ports(&self.drain, Some(&facts.ports), &self.listening);
             self.eyes.add_health_paths(&self.drain, facts.health_paths.iter().map(String::as_str));
@@ -194,12 +224,20 @@ impl Task {
             Some(t) => {
                 ledger.table(t.at, &t.entries, &t.pod);
                 let expired = ledger.expired(t.at, &self.drain.contract);
+                let stayed = ledger.stayed();
                 drop(ledger);
                 self.remove(t, &expired);
+                self.count_announced(&t.pod, stayed);
             }
             None => ledger.unobserved(),
         }
         table
+    }
+
+    fn count_announced(&mut self, pod: &lastcall_ebpf::abi::Pod, stayed: u64) {
+        if let Some(new) = self.tally.step(pod, stayed) {
+            self.drain.happened(&Happened::Announced(new));
+        }
     }
 
     fn remove(&self, table: &Table, stale: &[Stale]) -> u64 {
@@ -210,6 +248,7 @@ impl Task {
     /// A dump into the ledger; entries that it proves gone out of the table.
     async fn dump(&mut self) {
         self.dumped_at = Some(Moment::now());
+        self.eyes.announce(&self.drain).await;
         let Some(dump) = self.eyes.dump(&self.drain).await else {
             self.dumps = Dumps::Failing;
             return;
@@ -294,14 +333,14 @@ impl Task {
         Circumstances {
             began: self.drain.began,
             hook_waiting: self.drain.hooks_waiting() > 0,
-            deadline: policy::deadline(self.drain.began, &grace, self.drain.contract.reserve),
+            deadline: policy::deadline(self.drain.began, &grace, self.drain.contract.reserve)
+                .min(self.drain.promised()),
             exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
             openings_per_second: self.openings_per_second,
             probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),
             noise_per_second: self.noise.per_second(),
             min_settle: bounds.min_settle,
-            evidence_by_last_call: false,
-            last_call_under_way: false,
+            others_ready: self.others_ready,
             pod_gone: self.was_known && self.facts.is_none(),
             namespace_gone: self.nobody_listens || self.namespace.is_gone(),
             restart: false,
@@ -321,8 +360,12 @@ impl Task {
     }
 
     fn publish(&self, view: &View, circumstances: &Circumstances, waiting_for: String) {
+        let settle = policy::settle(&self.drain.contract, circumstances, view);
         self.drain.progress.send_modify(|p| {
             p.waiting_for = waiting_for;
+            p.settle = settle.to_string();
+            p.audience = self.audience;
+            p.unable = self.eyes.cannot_tell().map(str::to_owned);
             p.view = Some(*view);
             p.deadline = Some(circumstances.deadline);
             p.fallback = self.eyes.fallback();
@@ -343,7 +386,11 @@ impl Task {
         if now >= settled {
             self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
         }
-        let why = verdict::explain(verdict, &settle);
+        let unable = self.eyes.cannot_tell();
+        let settled = now >= settled;
+        let told = Circumstance { settle: &settle, settled, view: &view, audience: self.audience, unable };
+        let why = explain(verdict, &told);
+        self.publish(&view, circumstances, String::new());
         // Of use only where a close came last, not a timer.
         let event = Moment(self.drain.wake.last_event());
         let close = (self.woken && self.settled_at.is_none_or(|at| event > at)).then(|| now.since(event));
@@ -369,6 +416,8 @@ impl Task {
             }
         }
         if let Some(now) = self.counters() {
+            let stayed = self.drain.ledger().stayed();
+            self.count_announced(&now, stayed);
             self.drain.happened(&Happened::Gone {
                 late: now.new_connections.saturating_sub(at_verdict.new_connections),
                 cut: now.cut.saturating_sub(at_verdict.cut),

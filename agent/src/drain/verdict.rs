@@ -45,33 +45,17 @@ fn words(
         after_last_close,
         terminating,
         seen: true,
+        audience: drain.progress().audience,
     }
 }
 
 fn tell(drain: &Drain, verdict: Verdict) -> Arc<Verdict> {
     let verdict = Arc::new(verdict);
-    drain.happened(&Happened::Ended(verdict.outcome, verdict.at.since(drain.began)));
+    drain.happened(&Happened::Ended(Arc::clone(&verdict)));
     drain.progress.send_modify(|p| {
         p.waiting_for = String::new();
         p.view = Some(verdict.view);
         p.verdict = Some(Arc::clone(&verdict));
     });
     verdict
-}
-
-/// One sentence for people: how it ended, and what settle was used.
-pub(super) fn explain(verdict: &policy::Verdict, settle: &policy::Settle) -> String {
-    let policy::Verdict { outcome, awaited, open } = *verdict;
-    match outcome {
-        Outcome::Drained if open == 0 => format!("no connection is left; {settle}"),
-        Outcome::Drained => format!("nothing is in flight on the {open} connections left; {settle}"),
-        Outcome::Busy => format!(
-            "{awaited} connections are never without a request for long, and nobody leaves: \
-             a closed loop of clients, which no waiting ends; turn on the last call"
-        ),
-        Outcome::Deadline => format!("the grace is used up with {awaited} connections in flight; {settle}"),
-        Outcome::Forced => "the Pod object is gone or replaced".to_owned(),
-        Outcome::Restart => "a container restarts, the pod stays".to_owned(),
-        Outcome::Gone => "nothing of the pod listens any more".to_owned(),
-    }
 }

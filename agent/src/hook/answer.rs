@@ -21,7 +21,7 @@ pub enum Outcome {
     Restart,
     /// The deadline came first.
     Deadline,
-    /// A closed loop of clients, which no waiting ends: turn on the last call.
+    /// A closed loop of clients, which no waiting ends.
     Busy,
     /// The request names no pod of this node.
     NoSuchPod,
@@ -53,6 +53,17 @@ pub struct Remained {
     pub flows: u64,
 }
 
+/// What became of the last call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Clients told to leave.
+    pub told: u64,
+    /// Of those, whose connections have ended.
+    pub left: u64,
+    /// Of those, who went on all the same.
+    pub stayed: u64,
+}
+
 /// The answer to one hook.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -62,6 +73,8 @@ pub struct Answer {
     pub waited: Duration,
     /// What was left.
     pub remained: Remained,
+    /// What became of the last call; `None` where nobody asked for it.
+    pub last_call: Option<Told>,
     /// One sentence for people.
     pub why: String,
     /// The drain's own warnings; the server adds those of the request.
@@ -75,6 +88,8 @@ struct Body<'a> {
     outcome: Outcome,
     waited_seconds: f64,
     remained: Remained,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_call: Option<Told>,
     why: &'a str,
     warnings: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +144,8 @@ impl Reply {
 
 impl From<&Answer> for Reply {
     fn from(answer: &Answer) -> Self {
-        let Answer { outcome, waited, remained, ref why, ref warnings, last_close_to_answer } = *answer;
+        let Answer { outcome, waited, remained, last_call, ref why, ref warnings, last_close_to_answer } =
+            *answer;
         let waited_seconds = (waited.as_secs_f64() * 1e3).round() / 1e3;
         Self {
             status: outcome.status(),
@@ -137,6 +153,7 @@ impl From<&Answer> for Reply {
                 outcome,
                 waited_seconds,
                 remained,
+                last_call,
                 why,
                 warnings,
                 last_close_to_answer_ms: last_close_to_answer.map(|d| (d.as_secs_f64() * 1e6).round() / 1e3),
@@ -155,13 +172,14 @@ mod tests {
             outcome: Outcome::Busy,
             waited: Duration::from_micros(3_210_400),
             remained: Remained { open: 2, in_flight: 1, ..Remained::default() },
-            why: "nobody leaves: turn on the last call".to_owned(),
+            last_call: Some(Told { told: 3, left: 1, stayed: 2 }),
+            why: "nobody leaves".to_owned(),
             warnings: vec!["settle: …".to_owned()],
             last_close_to_answer: None,
         };
         let reply = Reply::from(&answer);
         assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
-        insta::assert_snapshot!(String::from_utf8_lossy(&reply.body), @r#"{"outcome":"busy","waited_seconds":3.21,"remained":{"open":2,"in_flight":1,"doubt":0,"vanished":0,"flows":0},"why":"nobody leaves: turn on the last call","warnings":["settle: …"]}"#);
+        insta::assert_snapshot!(String::from_utf8_lossy(&reply.body), @r#"{"outcome":"busy","waited_seconds":3.21,"remained":{"open":2,"in_flight":1,"doubt":0,"vanished":0,"flows":0},"last_call":{"told":3,"left":1,"stayed":2},"why":"nobody leaves","warnings":["settle: …"]}"#);
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Attachment {
         }
     }
 
+    /// Together with another of the same link.
+    pub fn and(&mut self, other: Self) {
+        self.links.extend(other.links);
+    }
+
     /// Leaves a dying namespace to itself.
     pub fn abandon(self) {
         for link in self.links {
@@ -60,6 +65,8 @@ impl Attachment {
 
 /// Lowest number, first in line; the handle says whose it is (`ca:11`).
 const PRIORITY: u16 = 1;
+/// The last call's filters look at what the observer has just written.
+const BEHIND: u16 = 2;
 const HANDLE: TcHandle = TcHandle::new(0x1a57, 0xca11);
 
 impl Observer {
@@ -74,18 +81,46 @@ impl Observer {
                 }
             }
         }
-        let mut attachment = Attachment { links: Vec::with_capacity(2), how };
         // Egress first: what it learns (cookies) is what a later dump is matched with.
-        for (name, direction) in
-            [(names::OBSERVE_EGRESS, TcAttachType::Egress), (names::OBSERVE_INGRESS, TcAttachType::Ingress)]
+        self.attach_pair(link, how, PRIORITY, [(names::OBSERVE_EGRESS, None), (names::OBSERVE_INGRESS, None)])
+    }
+
+    /// Attaches the last call's programs, right behind the observer's, which have to be there.
+    pub fn attach_last_call(&self, link: &str, how: Attach) -> Result<Attachment, Error> {
+        // Egress first: what ingress puts into the map, egress takes out.
+        let behind = [
+            (names::LAST_CALL_EGRESS, Some(names::OBSERVE_EGRESS)),
+            (names::LAST_CALL_INGRESS, Some(names::OBSERVE_INGRESS)),
+        ];
+        self.attach_pair(link, how, BEHIND, behind)
+    }
+
+    /// Attaches a program to egress and another to ingress, each in front of all or behind another.
+    fn attach_pair(
+        &self,
+        link: &str,
+        how: Attach,
+        priority: u16,
+        programs: [(&'static str, Option<&'static str>); 2],
+    ) -> Result<Attachment, Error> {
+        let mut attachment = Attachment { links: Vec::with_capacity(2), how };
+        for ((name, behind), direction) in
+            programs.into_iter().zip([TcAttachType::Egress, TcAttachType::Ingress])
         {
-            let options = match how {
-                Attach::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
-                Attach::Clsact => {
-                    TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None })
+            let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+            let options = match (how, behind) {
+                (Attach::Tcx, None) => TcAttachOptions::TcxOrder(LinkOrder::first()),
+                (Attach::Tcx, Some(observer)) => {
+                    let observer: &mut SchedClassifier = program(&mut ebpf, observer)?;
+                    let order = LinkOrder::after_program(observer);
+                    TcAttachOptions::TcxOrder(
+                        order.map_err(|e| Error::Program { name, source: Box::new(e) })?,
+                    )
+                }
+                (Attach::Clsact, _) => {
+                    TcAttachOptions::Netlink(NlOptions { priority, handle: HANDLE, classid: None })
                 }
             };
-            let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
             let program: &mut SchedClassifier = program(&mut ebpf, name)?;
             let attached =
                 program.attach_with_options(link, direction, options).and_then(|id| program.take_link(id));

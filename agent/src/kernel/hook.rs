@@ -279,7 +279,7 @@ fn remove_other_versions(pins: &Path) {
 }
 
 /// `v1`, `v2`, …
-fn is_version(folder: &Path) -> bool {
+pub(super) fn is_version(folder: &Path) -> bool {
     let name = folder.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     name.strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok()) && folder.is_dir()
 }

@@ -10,16 +10,20 @@ use aya::{Ebpf, EbpfLoader};
 use lastcall_ebpf::abi::names;
 
 pub mod attach;
+pub mod btf;
 pub mod edges;
 pub mod hook;
+pub mod last_call;
 pub mod logs;
 pub mod observer;
 mod pinned;
 mod sys;
+pub mod uninstall;
 
 pub use attach::{Attach, Attachment};
 pub use edges::Edges;
 pub use hook::{Hook, HookOptions};
+pub use last_call::LastCall;
 pub use observer::Observer;
 pub use pinned::PinnedHash;
 

@@ -223,6 +223,11 @@ impl Observer {
         }
     }
 
+    /// One entry of the connection table.
+    pub fn connection(&self, key: &FlowKey) -> Option<Connection> {
+        self.connections.get(key, 0).ok()
+    }
+
     /// Takes an entry out that a dump has proved gone, unless it has moved since `seen` was read.
     pub fn remove_stale(&self, key: FlowKey, seen: &Connection) -> Result<bool, Error> {
         self.run(&Command { key, kind: command::REMOVE, last_packet: seen.last_packet })

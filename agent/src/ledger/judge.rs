@@ -9,6 +9,7 @@ use std::time::Duration;
 use lastcall_ebpf::abi::{Connection, flag, protocol};
 
 use super::{
+    calls::Call,
     inferred::Sample,
     join::Row,
     judgement::{Judgement, Known, Reason, State},
@@ -63,6 +64,16 @@ impl Frame<'_> {
         // No other packet tells whether the reset was the peer's.
         judgement.by_dump |= entry.has(flag::RESET_IN);
         self.leniently(row, entry.owed().is_some(), judgement)
+    }
+
+    /// Where it stands with the last call; `None` where clients of its port are not told.
+    pub(super) fn call(&self, row: &Row) -> Option<Call> {
+        let told_already = row.entry.is_some_and(|(_, c)| c.told_at != 0);
+        let asked = !row.udp && (told_already || self.ports.tells(row.ends.local.1));
+        asked.then(|| match row.entry {
+            Some((key, c)) => Call::of(&c, self.memory.turned(&key, &c)),
+            None => Call::WithTheNextAnswer,
+        })
     }
 
     /// The effective `udp-idle` of a port.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use lastcall_ebpf::abi::{flag, protocol};
 
 use super::{
-    Ledger,
+    Call, Ledger,
     join::Row,
     judge::Frame,
     judgement::{Known, Reason, State},
@@ -47,6 +47,8 @@ pub struct Line {
     pub at_work: bool,
     /// The contract waits for it.
     pub awaited: bool,
+    /// Where it stands with the last call; `None` where clients of its port are not told.
+    pub call: Option<Call>,
 }
 
 pub(super) fn lines(ledger: &Ledger, frame: &Frame<'_>) -> Vec<Line> {
@@ -74,6 +76,7 @@ pub(super) fn lines(ledger: &Ledger, frame: &Frame<'_>) -> Vec<Line> {
                 reason: j.reason,
                 at_work: j.at_work,
                 awaited: awaits(until, row, &j),
+                call: frame.call(row),
             }
         })
         .collect();

@@ -10,6 +10,7 @@ use lastcall_ebpf::abi::{Connection, FlowKey, Pod, flag, protocol};
 
 use super::{
     TICK,
+    calls::{HEARD_AFTER, Turned},
     ends::Ends,
     snapshots::{Sockets, Table},
 };
@@ -37,6 +38,10 @@ struct Turns {
     base: u32,
     /// HTTP/2: `exchanges` at a read at which no stream was open after at least one exchange.
     rest: Option<u32>,
+    /// `exchanges` and the highest stream when its client, told to leave, had surely heard.
+    heard: Option<(u32, u32)>,
+    /// It has begun something new since.
+    went_on: bool,
 }
 
 /// A TLS handshake is two turns and HTTP/2's SETTINGS one: no request among them.
@@ -66,6 +71,8 @@ pub(super) struct Memory {
     pub stirred: Moment,
     /// When a read last found that edge events were lost.
     pub edges_lost: Moment,
+    /// Connections that went on after their clients had been told to leave, in all.
+    pub stayed: u64,
 }
 
 impl Memory {
@@ -129,9 +136,21 @@ impl Memory {
             let mut t = self.turns.get(&id).copied().unwrap_or(Turns {
                 base: if c.flags & flag::NEW == 0 { c.exchanges } else { 0 },
                 rest: None,
+                heard: None,
+                went_on: false,
             });
             if c.flags & flag::H2_FOLLOWED != 0 && c.streams == 0 && c.exchanges > t.base {
                 t.rest = t.rest.or(Some(c.exchanges));
+            }
+            if c.told_at != 0 && table.at >= Moment(c.told_at) + HEARD_AFTER {
+                let (exchanges, highest) = *t.heard.get_or_insert((c.exchanges, c.h2_in.highest));
+                let goes_on = match c.protocol {
+                    // What its open streams say is no new one.
+                    protocol::HTTP2 => c.h2_in.highest > highest,
+                    _ => c.exchanges > exchanges,
+                };
+                self.stayed += u64::from(goes_on && !t.went_on);
+                t.went_on |= goes_on;
             }
             turns.insert(id, t);
         }
@@ -159,6 +178,15 @@ impl Memory {
     pub(super) fn is_gone(&self, cookie: u64, ends: Ends, dump_started: Moment) -> bool {
         self.gone.get(&cookie).is_some_and(|at| *at > dump_started)
             || self.gone_ends.get(&ends).is_some_and(|at| *at > dump_started)
+    }
+
+    /// What it has done since the drain began, for the last call.
+    pub(super) fn turned(&self, key: &FlowKey, c: &Connection) -> Turned {
+        let turns = self.turns.get(&(*key, c.first_seen));
+        turns.map_or_else(Turned::default, |t| Turned {
+            done: c.exchanges.saturating_sub(t.base),
+            went_on: t.went_on,
+        })
     }
 
     /// It has finished an exchange since the drain began, and started another.

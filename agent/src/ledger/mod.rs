@@ -22,8 +22,14 @@ use std::{
 use ipnet::IpNet;
 use lastcall_ebpf::abi::{self, Connection, FlowKey};
 
-use crate::{cluster::PortFacts, contract::Contract, moment::Moment, sockets::Dump};
+use crate::{
+    cluster::PortFacts,
+    contract::{Audience, Contract},
+    moment::Moment,
+    sockets::Dump,
+};
 
+mod calls;
 mod ends;
 mod excluded;
 mod inferred;
@@ -39,10 +45,12 @@ mod snapshots;
 mod tests;
 mod view;
 
+pub use calls::Call;
 pub use judgement::{Known, Reason, State};
 pub use line::Line;
 pub use view::{Completeness, View};
 
+use calls::Departure;
 use excluded::Excluded;
 use judge::Frame;
 use memory::Memory;
@@ -58,6 +66,9 @@ pub(crate) const VANISHED_AFTER: u8 = 6;
 /// And for at least so long: a route that fails over is not a client that has gone.
 pub(crate) const VANISHED_FOR: Duration = Duration::from_secs(10);
 
+/// More clients that left and stay away prove nothing more.
+const DEPARTURES_MAX: usize = 4096;
+
 /// What is known of one draining pod's connections.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -69,6 +80,8 @@ pub struct Ledger {
     memory: Memory,
     joined: join::Joined,
     last_left: Option<Moment>,
+    /// Clients that were told, left, and can be expected back.
+    departures: Vec<Departure>,
 }
 
 /// An entry of the kernel's table whose connection has gone without a packet.
@@ -96,6 +109,7 @@ impl Ledger {
             memory: Memory::default(),
             joined: join::Joined::default(),
             last_left: None,
+            departures: Vec::new(),
         }
     }
 
@@ -117,6 +131,11 @@ impl Ledger {
     pub fn ports(&mut self, ports: &BTreeSet<PortFacts>) {
         self.ports.declare(ports);
         self.rejoin(None);
+    }
+
+    /// At which ports clients are told to leave; nobody's where the kernel cannot.
+    pub fn tell(&mut self, audience: Audience) {
+        self.ports.tell(audience);
     }
 
     /// `ignore-sources`: their connections do not keep the pod unsettled, and are waited for only while
@@ -173,6 +192,11 @@ impl Ledger {
         self.joined.stale.clone()
     }
 
+    /// Connections that went on after their clients had been told to leave, in all.
+    pub fn stayed(&self) -> u64 {
+        self.memory.stayed
+    }
+
     /// The counts, and everything else that the policy asks about.
     pub fn view(&self, now: Moment, contract: &Contract) -> View {
         view::view(self, &self.frame(now, contract))
@@ -216,8 +240,16 @@ impl Ledger {
         let Some(at) = evidence else { return };
         let names: HashSet<_> = self.joined.rows.iter().flat_map(join::Row::names).collect();
         let counted = before.rows.iter().filter(|r| !r.udp && !r.unimportant && !r.candidate);
-        if counted.into_iter().any(|r| !r.names().any(|n| names.contains(&n))) {
+        let seen_before = self.memory.read_before.unwrap_or_default();
+        for left in counted.filter(|r| !r.names().any(|n| names.contains(&n))) {
             self.last_left = self.last_left.max(Some(at));
+            let told = left.entry.filter(|_| self.ports.settles(left.ends.local.1));
+            let departure = told.and_then(|(_, c)| Departure::of(&c, seen_before, at));
+            self.departures.extend(departure);
         }
+        // Whoever left before somebody came proves nothing any more, and enough is enough.
+        let last_new = self.memory.new_by_table.unwrap_or_default();
+        self.departures.retain(|d| d.after > last_new);
+        self.departures.truncate(DEPARTURES_MAX);
     }
 }

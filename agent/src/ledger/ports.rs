@@ -10,7 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::{AppProtocol, PortFacts, Transport};
+use crate::{
+    cluster::{AppProtocol, PortFacts, Transport},
+    contract::Audience,
+};
 
 /// What a connection's silence means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +42,8 @@ pub(super) struct Ports {
     listening: BTreeSet<u16>,
     /// Socket's port to the wire ports that end there.
     redirects: BTreeMap<u16, BTreeSet<u16>>,
+    /// At which ports clients are told to leave.
+    audience: Audience,
     /// Declared ports to which somebody inside the pod is connected: a proxy stands before them.
     fronted: BTreeSet<u16>,
 }
@@ -46,6 +51,22 @@ pub(super) struct Ports {
 impl Ports {
     pub(super) fn declare(&mut self, ports: &BTreeSet<PortFacts>) {
         self.declared.clone_from(ports);
+    }
+
+    pub(super) fn tell(&mut self, audience: Audience) {
+        self.audience = audience;
+    }
+
+    /// Clients of this wire port are told to leave.
+    pub(super) fn tells(&self, wire: u16) -> bool {
+        let at = |p: &PortFacts| p.port == wire && p.transport == Transport::Tcp;
+        self.audience.includes(self.declared.iter().any(|p| at(p) && p.cleartext))
+    }
+
+    /// A new connection to this wire port says that routing has not converged.
+    pub(super) fn settles(&self, wire: u16) -> bool {
+        let any = self.declared.iter().any(|p| p.in_slice);
+        !any || self.declared.iter().any(|p| p.port == wire && p.transport == Transport::Tcp && p.in_slice)
     }
 
     pub(super) fn listens(&mut self, port: u16) {

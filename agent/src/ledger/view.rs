@@ -69,6 +69,20 @@ pub struct View {
     pub last_left: Option<Moment>,
     /// Each awaited connection has finished an exchange since the drain began and started another.
     pub closed_loop: bool,
+    /// Clients told to leave since the drain began.
+    pub told: u64,
+    /// Of those, whose connections have ended since.
+    pub told_left: u64,
+    /// Of those, who have gone on instead.
+    pub told_stayed: u64,
+    /// Of those awaited: their clients may yet leave because of the last call.
+    pub being_told: usize,
+    /// When that is over for all of them by mere passage of time; `None` where it takes an answer.
+    pub being_told_until: Option<Moment>,
+    /// Clients told that left after the last new connection and would have asked again by now.
+    pub missed: usize,
+    /// When the next one would have.
+    pub missed_next: Option<Moment>,
     /// Whether both witnesses were heard.
     pub completeness: Completeness,
     /// Begin of the latest read of the table.
@@ -129,8 +143,12 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
         still_since: memory.still_since,
         changed_at: ledger.attached.max(memory.edges_lost).max(ledger.last_left.unwrap_or_default()),
         stirred_at: memory.stirred,
+        told: pod.told.iter().sum(),
+        told_left: pod.left.iter().sum(),
+        told_stayed: memory.stayed,
         ..View::default()
     };
+    let mut untold = false;
     if !matches!(view.completeness, Completeness::Complete | Completeness::NeverDumped) {
         view.last_new = view.last_new.max(memory.new_by_dumps);
     }
@@ -154,6 +172,12 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
             view.closed_loop &= !row.udp
                 && row.speaks == Speaks::Exchanges
                 && row.entry.is_some_and(|(key, c)| memory.loops(&key, &c));
+            if let Some(until) = frame.call(row).and_then(|c| c.under_way(frame.now, frame.contract.patience))
+            {
+                view.being_told += 1;
+                untold |= until.is_none();
+                view.being_told_until = view.being_told_until.max(until);
+            }
         }
         if j.state == State::InFlight {
             view.next_change = [view.next_change, j.ends].into_iter().flatten().min();
@@ -166,7 +190,17 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
         let settled = Moment(pod.last_datagram) + frame.contract.udp_idle;
         view.udp_settled = view.udp_settled.max(Some(settled));
     }
+    view.being_told_until = view.being_told_until.filter(|_| !untold);
     view.closed_loop &= view.awaited > 0;
+    let away = ledger.departures.iter().filter(|d| d.after > view.last_new.unwrap_or_default());
+    for departure in away {
+        if departure.back_by <= frame.now {
+            view.missed += 1;
+        } else {
+            let next = view.missed_next.unwrap_or(departure.back_by);
+            view.missed_next = Some(next.min(departure.back_by));
+        }
+    }
     view.resample = (view.at_work > 0).then(|| (frame.contract.idle_after / 2).max(RESAMPLE_MIN));
     view
 }

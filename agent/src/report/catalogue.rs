@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::labels::{BadRequest, ConnectionState, Correction, Fallback, HookCall, Outcome};
+use super::labels::{Announcement, BadRequest, ConnectionState, Fallback, HookCall, Outcome};
 
 /// One metric.
 #[derive(Debug)]
@@ -57,6 +57,7 @@ pub struct Label {
 const NAMESPACE: Label = Label { name: "namespace", values: &[] };
 const WORKLOAD: Label = Label { name: "workload", values: &[] };
 const VERSION: Label = Label { name: "version", values: &[] };
+const PROTOCOL: Label = Label { name: "protocol", values: Announcement::ALL };
 const OUTCOME: Label = Label { name: "outcome", values: Outcome::ALL };
 
 /// Drains take from a second to the longest grace people set.
@@ -114,9 +115,16 @@ catalogue! {
         "New connections per second that a pod had before its end, as used to judge its silence.";
     SETTLE: SETTLE_BOUNDS, "lastcall_settle_seconds", "seconds", [],
         "From the first sight of a pod's end to routing having settled.";
-    RECONCILE_CORRECTIONS: Kind::Counter, "lastcall_reconcile_corrections_total", "connections",
-        [Label { name: "kind", values: Correction::ALL }],
-        "What the sockets showed and the packets had not.";
+    ANNOUNCEMENTS: Kind::Counter, "lastcall_announcements_total", "connections", [PROTOCOL],
+        "Clients that were told to leave: the last call, by Connection: close or GOAWAY.";
+    ANNOUNCED_LEFT: Kind::Counter, "lastcall_announced_left_total", "connections", [PROTOCOL],
+        "Connections that ended after their clients had been told to leave.";
+    ANNOUNCED_LEAVING: Kind::Counter, "lastcall_announced_leaving_seconds_total", "seconds", [PROTOCOL],
+        "How long those took from the announcement to their end, added up.";
+    ANNOUNCED_STAYED: Kind::Counter, "lastcall_announced_stayed_total", "connections", [],
+        "Connections that went on after their clients had been told to leave.";
+    RECONCILE_CORRECTIONS: Kind::Counter, "lastcall_reconcile_corrections_total", "connections", [],
+        "Entries of the table that the sockets showed to be gone, and no packet had.";
     FALLBACKS: Kind::Counter, "lastcall_fallbacks_total", "pods",
         [Label { name: "reason", values: Fallback::ALL }],
         "Drains judged by polling sockets instead of by the kernel programs.";

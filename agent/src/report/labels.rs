@@ -67,14 +67,12 @@ label! {
 }
 
 label! {
-    /// What a reconcile found that the packets had not shown.
-    Correction {
-        /// An entry whose socket is gone.
-        Gone = "gone",
-        /// A socket that had no entry.
-        Missed = "missed",
-        /// An entry whose socket is in another state.
-        Changed = "changed",
+    /// How a client was told to leave.
+    Announcement {
+        /// `Connection: close`.
+        Http1 = "http1",
+        /// GOAWAY.
+        Http2 = "http2",
     }
 }
 
@@ -83,16 +81,12 @@ label! {
     Fallback {
         /// The kernel has no eBPF, or forbids it.
         NoEbpf = "no_ebpf",
-        /// The verifier refused a program.
-        ProgramRefused = "program_refused",
         /// A link of the pod could not be attached to.
         AttachFailed = "attach_failed",
         /// Packets pass unseen: something before the programs ends their way.
         Blind = "blind",
         /// A connection found no place in the table.
         TableFull = "table_full",
-        /// An edge event found no place in the ring.
-        RingFull = "ring_full",
         /// The pod shares the node's network namespace.
         HostNetwork = "host_network",
         /// `--attach none`.

@@ -5,16 +5,18 @@
 
 use std::time::Duration;
 
+use lastcall_ebpf::abi::told;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
 };
 
 use super::{
     catalogue::{self, Kind, Metric},
-    labels::{BadRequest, Correction, Fallback, Labels, Outcome, Workloads},
+    labels::{Announcement, BadRequest, Fallback, Labels, Outcome, Workloads},
     scrape::{Scraped, Snapshot},
 };
+use crate::drain::Announced;
 
 /// Most workloads with series of their own, for the life of the agent; the others are `other`.
 pub const MAX_WORKLOADS: usize = 200;
@@ -31,7 +33,11 @@ pub struct Metrics {
     propagation: Histogram,
     late: IntCounterVec,
     cut: IntCounterVec,
-    corrections: IntCounterVec,
+    corrections: IntCounter,
+    announcements: IntCounterVec,
+    announced_left: IntCounterVec,
+    announced_leaving: CounterVec,
+    announced_stayed: IntCounter,
     fallbacks: IntCounterVec,
     bad_requests: IntCounterVec,
 }
@@ -58,7 +64,11 @@ impl Metrics {
             propagation: histogram(&registry, &catalogue::PROPAGATION).with_label_values::<&str>(&[]),
             late: counter(&registry, &catalogue::LATE_CONNECTIONS),
             cut: counter(&registry, &catalogue::CUT_CONNECTIONS),
-            corrections: counter(&registry, &catalogue::RECONCILE_CORRECTIONS),
+            corrections: plain(&registry, &catalogue::RECONCILE_CORRECTIONS),
+            announcements: counter(&registry, &catalogue::ANNOUNCEMENTS),
+            announced_left: counter(&registry, &catalogue::ANNOUNCED_LEFT),
+            announced_leaving: seconds(&registry, &catalogue::ANNOUNCED_LEAVING),
+            announced_stayed: plain(&registry, &catalogue::ANNOUNCED_STAYED),
             fallbacks: counter(&registry, &catalogue::FALLBACKS),
             bad_requests: counter(&registry, &catalogue::BAD_REQUESTS),
             registry,
@@ -107,8 +117,19 @@ impl Metrics {
     }
 
     /// A reconcile found what packets had not shown.
-    pub fn corrected(&self, kind: Correction, count: u64) {
-        self.corrections.with_label_values(&[kind.as_str()]).inc_by(count);
+    pub fn corrected(&self, count: u64) {
+        self.corrections.inc_by(count);
+    }
+
+    /// Clients were told to leave, left, or stayed.
+    pub fn announced(&self, new: &Announced) {
+        for (protocol, i) in [(Announcement::Http1, told::HTTP1), (Announcement::Http2, told::HTTP2)] {
+            let label = &[protocol.as_str()];
+            self.announcements.with_label_values(label).inc_by(new.told[i]);
+            self.announced_left.with_label_values(label).inc_by(new.left[i]);
+            self.announced_leaving.with_label_values(label).inc_by(new.left_after[i].as_secs_f64());
+        }
+        self.announced_stayed.inc_by(new.stayed);
     }
 
     /// A drain is judged by polling.
@@ -145,6 +166,19 @@ fn counter(registry: &Registry, metric: &Metric) -> IntCounterVec {
         for value in only.values {
             counter.with_label_values(&[*value]);
         }
+    }
+    counter
+}
+
+fn plain(registry: &Registry, metric: &Metric) -> IntCounter {
+    register(registry, IntCounter::with_opts(opts(metric)))
+}
+
+/// A counter of seconds, by a closed set.
+fn seconds(registry: &Registry, metric: &Metric) -> CounterVec {
+    let counter = register(registry, CounterVec::new(opts(metric), &label_names(metric)));
+    for value in metric.labels.iter().flat_map(|label| label.values) {
+        counter.with_label_values(&[*value]);
     }
     counter
 }

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     catalogue::{self, ALL, Kind},
-    labels::{BadRequest, Correction, Fallback, Labels, OTHER, Outcome},
+    labels::{BadRequest, Fallback, Labels, OTHER, Outcome},
     metrics::{MAX_WORKLOADS, Metrics},
     scrape::{ApiReading, ConnectionCounts, HookCalls, Reading},
 };
+use crate::drain::Announced;
 
 fn shop() -> Labels {
     Labels { namespace: "shop".into(), workload: "Deployment/web".into() }
@@ -41,7 +42,9 @@ fn used() -> Metrics {
     metrics.propagated(Duration::from_millis(950));
     metrics.late_connections(&shop(), 2);
     metrics.cut_connections(&shop(), 1);
-    metrics.corrected(Correction::Gone, 3);
+    metrics.corrected(3);
+    let left_after = [Duration::from_millis(250), Duration::ZERO];
+    metrics.announced(&Announced { told: [7, 2], left: [5, 1], left_after, stayed: 1 });
     metrics.fell_back(Fallback::TableFull);
     metrics.bad_request(BadRequest::Method);
     metrics
@@ -170,7 +173,12 @@ fn what_is_counted_is_shown() {
         "lastcall_propagation_seconds_sum 0.95",
         "lastcall_late_connections_total{namespace=\"shop\",workload=\"Deployment/web\"} 2",
         "lastcall_cut_connections_total{namespace=\"shop\",workload=\"Deployment/web\"} 1",
-        "lastcall_reconcile_corrections_total{kind=\"gone\"} 3",
+        "lastcall_reconcile_corrections_total 3",
+        "lastcall_announcements_total{protocol=\"http1\"} 7",
+        "lastcall_announcements_total{protocol=\"http2\"} 2",
+        "lastcall_announced_left_total{protocol=\"http1\"} 5",
+        "lastcall_announced_leaving_seconds_total{protocol=\"http1\"} 0.25",
+        "lastcall_announced_stayed_total 1",
         "lastcall_fallbacks_total{reason=\"table_full\"} 1",
         "lastcall_bad_requests_total{reason=\"method\"} 1",
         concat!("lastcall_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

@@ -19,3 +19,5 @@ mod table;
 
 #[cfg(test)]
 mod metrics_tests;
+#[cfg(test)]
+mod monitoring_tests;

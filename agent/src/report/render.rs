@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use super::{
     labels::ConnectionState,
-    status::{ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known, KnownCounts, NodeStatus},
+    status::{
+        ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known, KnownCounts, LastCallStatus, NodeStatus,
+    },
     table::{Table, clean, count, parts, seconds},
 };
 
@@ -34,23 +36,15 @@ pub fn status(node: &NodeStatus) -> String {
         count(node.drains.len() as u64, "pod"),
         count(hooks, "hook")
     );
-    let mut table = Table::new(
-        &[
-            "NAMESPACE",
-            "POD",
-            "SINCE",
-            "DEADLINE",
-            "HOOKS",
-            "OPEN",
-            "IN FLIGHT",
-            "FLOWS",
-            "KNOWN",
-            "WAITING FOR",
-        ],
-        &[2, 3, 4, 5, 6, 7],
-    );
+    let calls = node.drains.iter().any(|d| d.last_call.is_some());
+    let mut head = vec!["NAMESPACE", "POD", "SINCE", "DEADLINE", "HOOKS", "OPEN", "IN FLIGHT", "FLOWS"];
+    if calls {
+        head.push("TOLD");
+    }
+    head.extend(["KNOWN", "WAITING FOR"]);
+    let mut table = Table::new(&head, if calls { &[2, 3, 4, 5, 6, 7, 8] } else { &[2, 3, 4, 5, 6, 7] });
     for drain in &node.drains {
-        table.row(vec![
+        let mut row = vec![
             drain.namespace.clone(),
             drain.name.clone(),
             seconds(drain.began_seconds_ago),
@@ -59,9 +53,12 @@ pub fn status(node: &NodeStatus) -> String {
             drain.counts.open.to_string(),
             drain.counts.in_flight.to_string(),
             drain.counts.flows.to_string(),
-            known_counts(&drain.known),
-            waiting_for(drain),
-        ]);
+        ];
+        if calls {
+            row.push(drain.last_call.as_ref().map_or_else(|| "-".to_owned(), |c| c.told.to_string()));
+        }
+        row.extend([known_counts(&drain.known), waiting_for(drain)]);
+        table.row(row);
     }
     let _ = write!(out, "{table}");
     out
@@ -86,18 +83,25 @@ pub fn connections(drain: &DrainStatus) -> String {
     );
     let verb = if drain.outcome.is_some() { "ended" } else { "waiting for" };
     let _ = writeln!(out, "{verb}: {}", clean(&waiting_for(drain)));
+    if drain.outcome.is_none() && !drain.settle.is_empty() && !drain.waiting_for.contains(&drain.settle) {
+        let _ = writeln!(out, "to settle took {}", clean(&drain.settle));
+    }
+    if let Some(call) = &drain.last_call {
+        let _ = writeln!(out, "last call: {}", last_call(call));
+    }
     let _ = writeln!(out, "{}", counts(&drain.counts, &drain.known));
     if drain.connections.is_empty() {
         return out;
     }
     let mut sorted: Vec<&ConnectionStatus> = drain.connections.iter().collect();
     sorted.sort_by_key(|c| (c.state, c.peer, c.local));
-    let mut table = Table::new(
-        &["PEER", "LOCAL", "PROTOCOL", "STATE", "SINCE", "LAST IN", "LAST OUT", "KNOWN", "WHY"],
-        &[4, 5, 6],
-    );
+    let mut head = vec!["PEER", "LOCAL", "PROTOCOL", "STATE", "SINCE", "LAST IN", "LAST OUT", "KNOWN", "WHY"];
+    if drain.last_call.is_some() {
+        head.push("TOLD TO LEAVE");
+    }
+    let mut table = Table::new(&head, &[4, 5, 6]);
     for c in sorted {
-        table.row(vec![
+        let mut row = vec![
             c.peer.to_string(),
             c.local.to_string(),
             c.protocol.clone(),
@@ -107,13 +111,38 @@ pub fn connections(drain: &DrainStatus) -> String {
             ago(c.last_out_seconds),
             known(c.known).to_owned(),
             c.why.clone(),
-        ]);
+        ];
+        if drain.last_call.is_some() {
+            row.push(told(c));
+        }
+        table.row(row);
     }
     let _ = write!(out, "\n{table}");
     if drain.connections_left_out > 0 {
         let _ = writeln!(out, "and {} more", drain.connections_left_out);
     }
     out
+}
+
+fn last_call(call: &LastCallStatus) -> String {
+    let mut out = format!("{} told to leave, {} left", count(call.told, "client"), call.left);
+    if call.stayed > 0 {
+        let _ = write!(out, ", {} went on all the same", call.stayed);
+    }
+    if let Some(why) = &call.unable {
+        let _ = write!(out, "; none can be told: {}", clean(why));
+    }
+    out
+}
+
+/// When its client was told, or how it stands.
+fn told(c: &ConnectionStatus) -> String {
+    match (c.told_seconds, c.last_call.as_deref()) {
+        (Some(at), Some("told") | None) => format!("{} ago", seconds(at)),
+        (Some(at), Some(words)) => format!("{} ago: {words}", seconds(at)),
+        (None, Some(words)) => words.to_owned(),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 fn ebpf(ebpf: &EbpfStatus) -> String {

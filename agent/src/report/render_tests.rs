@@ -18,6 +18,8 @@ fn drain(name: &str) -> DrainStatus {
         hooks_waiting: 2,
         until: "auto".into(),
         waiting_for: "settle: waited 1.2 s of 5 s: 0.3 connections/s, silence proves nothing".into(),
+        settle: String::new(),
+        last_call: None,
         counts: Counts { open: 14, in_flight: 3, idle: 10, doubt: 1, flows: 2, ..Counts::default() },
         known: KnownCounts { seen: 12, inferred: 1, doubt: 1 },
         outcome: None,
@@ -59,6 +61,8 @@ fn connection(peer: &str, state: ConnectionState) -> ConnectionStatus {
         last_in_seconds: Some(0.31),
         last_out_seconds: None,
         known: Known::Seen,
+        told_seconds: None,
+        last_call: None,
         why: "request without an answer".into(),
     }
 }
@@ -152,6 +156,51 @@ fn connections_of_a_pod_the_pressing_ones_first() {
             "and 10 more",
         ]
     );
+}
+
+#[test]
+fn who_was_told_to_leave_and_who_was_not() {
+    let mut pod = drain("web-1");
+    pod.waiting_for = "4 connections".into();
+    pod.settle = "5 s: 0.3 connections/s, silence proves nothing".into();
+    let call = LastCallStatus { ports: "http".into(), told: 9, left: 7, stayed: 1, unable: None };
+    pod.last_call = Some(call.clone());
+    let one = |peer: &str, told: Option<f64>, words: Option<&str>| ConnectionStatus {
+        told_seconds: told,
+        last_call: words.map(Into::into),
+        ..connection(peer, ConnectionState::InFlight)
+    };
+    pod.connections = vec![
+        one("10.0.9.1:1", Some(0.3), Some("told")),
+        one("10.0.9.1:2", Some(7.1), Some("told, and stays")),
+        one("10.0.9.1:3", None, Some("no: upgraded")),
+        one("10.0.9.1:4", None, None),
+    ];
+    assert_eq!(
+        lines(&connections(&pod))[2..],
+        [
+            "waiting for: 4 connections",
+            "to settle took 5 s: 0.3 connections/s, silence proves nothing",
+            "last call: 9 clients told to leave, 7 left, 1 went on all the same",
+            "14 open (3 in flight, 1 doubt, 10 idle), 2 UDP flows; 12 seen, 1 inferred, 1 doubt",
+            "",
+            "PEER        LOCAL          PROTOCOL  STATE      SINCE  LAST IN  LAST OUT  KNOWN  WHY                        TOLD TO LEAVE",
+            "10.0.9.1:1  10.0.0.5:8080  http/1    in flight  1m01s     0.3s         -  seen   request without an answer  0.3s ago",
+            "10.0.9.1:2  10.0.0.5:8080  http/1    in flight  1m01s     0.3s         -  seen   request without an answer  7.1s ago: told, and stays",
+            "10.0.9.1:3  10.0.0.5:8080  http/1    in flight  1m01s     0.3s         -  seen   request without an answer  no: upgraded",
+            "10.0.9.1:4  10.0.0.5:8080  http/1    in flight  1m01s     0.3s         -  seen   request without an answer  -",
+        ]
+    );
+    assert_eq!(
+        lines(&status(&node(vec![pod, drain("web-2")])))[3..],
+        [
+            "NAMESPACE  POD    SINCE  DEADLINE  HOOKS  OPEN  IN FLIGHT  FLOWS  TOLD  KNOWN                         WAITING FOR",
+            "shop       web-1   1.2s       24s      2    14          3      2     9  12 seen, 1 inferred, 1 doubt  4 connections",
+            "shop       web-2   1.2s       24s      2    14          3      2     -  12 seen, 1 inferred, 1 doubt  settle: waited 1.2 s of 5 s: 0.3 connections/s, silence proves nothing",
+        ]
+    );
+    let unable = LastCallStatus { told: 0, left: 0, stayed: 0, unable: Some("polled".into()), ..call };
+    assert_eq!(last_call(&unable), "0 clients told to leave, 0 left; none can be told: polled");
 }
 
 #[test]

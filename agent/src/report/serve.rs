@@ -43,7 +43,8 @@ const LAST_ANSWER: Duration = Duration::from_secs(10);
 #[error("cannot listen on {address} for metrics and health (--metrics-address)")]
 pub struct BindError {
     address: SocketAddr,
-    source: std::io::Error,
+    /// What the kernel said; an address in use may become free.
+    pub source: std::io::Error,
 }
 
 /// What is served.

@@ -94,6 +94,13 @@ pub struct DrainStatus {
     pub until: String,
     /// The policy's own words, such as "settle: waited 1.2 s of 5 s" or "3 in flight".
     pub waiting_for: String,
+    /// What was chosen for settling and why: "5 s: 0.3 connections/s, silence proves nothing". Empty until
+    /// somebody has looked.
+    #[serde(default)]
+    pub settle: String,
+    /// The last call; none where nobody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_call: Option<LastCallStatus>,
     /// Connections by where they stand.
     pub counts: Counts,
     /// Connections by how they are known.
@@ -106,6 +113,22 @@ pub struct DrainStatus {
     /// How many more there are than `connections` holds, where it holds any.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub connections_left_out: u64,
+}
+
+/// What became of a drain's last call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCallStatus {
+    /// At which ports: `http` (by their names), `all`.
+    pub ports: String,
+    /// Clients told to leave.
+    pub told: u64,
+    /// Of those, whose connections have ended.
+    pub left: u64,
+    /// Of those, who went on all the same.
+    pub stayed: u64,
+    /// Why nobody can be told, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unable: Option<String>,
 }
 
 /// Connections by where they stand.
@@ -169,6 +192,13 @@ pub struct ConnectionStatus {
     pub last_out_seconds: Option<f64>,
     /// How that is known.
     pub known: Known,
+    /// Since its client was told to leave; none where it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_seconds: Option<f64>,
+    /// How it stands with the last call: "told", "with its next answer", "no: upgraded"; none where nobody
+    /// asked for one at its port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_call: Option<String>,
     /// A few words: "request without an answer", "in the send queue: 12 kB".
     pub why: String,
 }

@@ -11,10 +11,10 @@ use http::StatusCode;
 use super::pages::Node;
 use crate::{
     cluster::PodFacts,
-    contract::Contract,
+    contract::{Audience, Contract},
     drain::{Drain, Drains, Verdict, policy, registry},
     hook::{
-        answer::{Answer, Outcome, Remained, Reply},
+        answer::{Answer, Outcome, Remained, Reply, Told},
         desk::{Call, Callee, Desk, StatusRequest},
     },
     kernel::Hook,
@@ -51,6 +51,8 @@ impl NodeDesk {
             facts,
             contract: call.contract.clone(),
             began: call.began,
+            // A path may be anybody's: only what the kubelet waits for was promised to it.
+            deadline: call.deadline.filter(|_| call.from_kubelet),
         };
         match &call.callee {
             Callee::Dialled { pod: Some(address), .. } => {
@@ -131,6 +133,7 @@ fn no_such_pod(why: String, began: Moment) -> Answer {
         outcome: Outcome::NoSuchPod,
         waited: Moment::now().since(began),
         remained: Remained::default(),
+        last_call: None,
         why,
         warnings: Vec::new(),
         last_close_to_answer: None,
@@ -156,6 +159,11 @@ fn answer(verdict: &Verdict, waited: Duration) -> Answer {
             vanished: v.vanished as u64,
             flows: v.flows as u64,
         },
+        last_call: (verdict.audience != Audience::Nobody).then_some(Told {
+            told: v.told,
+            left: v.told_left,
+            stayed: v.told_stayed,
+        }),
         why: verdict.why.clone(),
         warnings: Vec::new(),
         last_close_to_answer: verdict.after_last_close,

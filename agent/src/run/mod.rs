@@ -23,7 +23,8 @@ use crate::{
         listen::Listeners,
         server::{HookServer, Limits},
     },
-    kernel::{self, Attach, Edges, Hook, HookOptions, Observer},
+    kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, Observer},
+    last_call,
     report::{
         metrics::Metrics,
         ready::{Heartbeat, Latch, Readiness},
@@ -34,12 +35,14 @@ use crate::{
 
 mod bpffs;
 mod desk;
+mod hand_over;
 mod held;
 mod kubelet;
 mod log;
 mod pages;
 mod source;
 mod telling;
+pub mod uninstall;
 mod waits;
 
 /// `SO_MARK` of the listener that says "somebody is home": "last" in ASCII.
@@ -80,7 +83,9 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         heartbeat: heartbeat.clone(),
     };
-    let metrics_listener = serve::bind(config.metrics_address).await?;
+    let Some(metrics_listener) = hand_over::bind(config.metrics_address, config.hand_over_wait).await? else {
+        return Ok(());
+    };
     tokio::spawn(async move { serve::serve(metrics_listener, pages).await });
 
     let namespaces = Namespaces::start(&config.netns_dir).context("watch the pods' network namespaces")?;
@@ -88,10 +93,13 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let kernel = Kernel::open(&config).inspect_err(|e| {
         tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
     });
-    let (mut edges, observer, ebpf_hook) = match kernel {
-        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook)),
-        Err(_) => (None, None, None),
+    let (mut edges, observer, ebpf_hook, announcer) = match kernel {
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), kernel.announcer),
+        Err(_) => (None, None, None, None),
     };
+    if let (Some(announcer), Some(observer)) = (&announcer, &observer) {
+        tokio::spawn(last_call::keep(Arc::clone(announcer), Arc::clone(observer)));
+    }
     let has_programs = observer.is_some();
 
     let listeners = Listeners::bind(config.hook_port, MARK).context("listen for hooks")?;
@@ -118,6 +126,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let services = Arc::new(Services {
         cluster: cluster.clone(),
         observer: observer.clone(),
+        announcer,
         namespaces,
         rates,
         attach: attach_choice(config.attach),
@@ -126,6 +135,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         ignored: config.ignore_sources.clone(),
         contract: config.contract.clone(),
         bounds: config.bounds.clone(),
+        last_call: config.last_call,
         listener: told.listener(),
         wakes: Services::no_wakes(),
     });
@@ -299,6 +309,7 @@ struct Kernel {
     edges: Edges,
     observer: Arc<Observer>,
     hook: PendingHook,
+    announcer: Option<Arc<LastCall>>,
 }
 
 impl Kernel {
@@ -313,7 +324,11 @@ impl Kernel {
         kernel::logs::forward(&mut ebpf);
         let edges = Edges::take(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?);
-        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook })
+        let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
+            tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
+        });
+        let announcer = announcer.ok().map(Arc::new);
+        Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
 }
 

@@ -8,17 +8,18 @@ use std::sync::{
 use crate::{
     cluster::Transport,
     config::Config,
-    contract::Until,
+    contract::{Audience, Until},
     drain::{Drain, Drains},
     hook::{answer::Reply, identity::Page},
     kernel::Hook,
-    ledger::{Known, Line, State},
+    ledger::{Call, Known, Line, State, View},
     moment::Moment,
     report::{
         labels::ConnectionState,
         scrape::{ApiReading, ConnectionCounts, HookCalls, Reading},
         status::{
-            ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known as KnownStatus, KnownCounts, NodeStatus,
+            ConnectionStatus, Counts, DrainStatus, EbpfStatus, Known as KnownStatus, KnownCounts,
+            LastCallStatus, NodeStatus,
         },
     },
     run::source::Told,
@@ -175,6 +176,8 @@ fn drain_status(drain: &Drain, with_connections: bool) -> DrainStatus {
         hooks_waiting: drain.hooks_waiting(),
         until: until(drain.contract.until).to_owned(),
         waiting_for,
+        settle: progress.settle,
+        last_call: last_call(progress.audience, &view, progress.unable),
         counts: Counts {
             open: view.open as u64,
             in_flight: view.in_flight.saturating_sub(view.doubt).saturating_sub(view.flows) as u64,
@@ -219,11 +222,23 @@ fn connection(line: &Line, now: Moment) -> ConnectionStatus {
             Known::Inferred => KnownStatus::Inferred,
             Known::Doubt => KnownStatus::Doubt,
         },
+        told_seconds: ago(line.call.and_then(Call::told)),
+        last_call: line.call.map(|call| call.to_string()),
         why: match line.redirected_to {
             Some(port) => format!("{} (redirected to port {port})", line.reason),
             None => line.reason.to_string(),
         },
     }
+}
+
+fn last_call(audience: Audience, view: &View, unable: Option<String>) -> Option<LastCallStatus> {
+    let ports = match audience {
+        Audience::Nobody => return None,
+        Audience::HttpPorts => "http",
+        Audience::EveryPort => "all",
+    };
+    let (told, left, stayed) = (view.told, view.told_left, view.told_stayed);
+    Some(LastCallStatus { ports: ports.to_owned(), told, left, stayed, unable })
 }
 
 fn until(until: Until) -> &'static str {

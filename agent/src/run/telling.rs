@@ -33,11 +33,13 @@ impl Telling {
                 self.api.iter().for_each(Api::look);
             }
             Happened::Settled(after, rate) => m.settled(*rate, *after),
-            Happened::Ended(outcome, took) => {
-                tracing::info!(pod = %drain, %outcome, seconds = took.as_secs_f64(), "drain ends");
-                m.drain_ended(&labels_of(drain), as_label(*outcome), *took);
+            Happened::Ended(verdict) => {
+                let (outcome, took) = (verdict.outcome, verdict.at.since(drain.began));
+                tracing::info!(pod = %drain, %outcome, seconds = took.as_secs_f64(), "drain ends: {}", verdict.why);
+                m.drain_ended(&labels_of(drain), as_label(outcome), took);
             }
-            Happened::Corrected(n) => m.corrected(labels::Correction::Gone, *n),
+            Happened::Corrected(n) => m.corrected(*n),
+            Happened::Announced(new) => m.announced(new),
             Happened::FellBack(why) => {
                 tracing::warn!(pod = %drain, "its sockets are polled: {}", why.why());
                 m.fell_back(fallback(*why));

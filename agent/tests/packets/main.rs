@@ -11,4 +11,5 @@ mod frames;
 mod handshakes;
 mod http1;
 mod http2;
+mod last_call;
 mod load;

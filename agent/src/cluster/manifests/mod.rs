@@ -34,6 +34,7 @@ use tokio::sync::watch;
 
 #[cfg(test)]
 pub(in crate::cluster) use self::parse::parse;
+pub(crate) use self::parse::{is_blank, plain, split};
 use self::{events::Events, files::Files, inotify::Watch};
 use super::Cluster;
 use crate::moment::Moment;

@@ -93,7 +93,7 @@ fn yaml(text: &str, content: &mut Content) -> Result<usize, ParseError> {
 }
 
 /// The message without the place, which is said elsewhere and counts from the document's start here.
-fn plain(error: &serde_saphyr::Error) -> String {
+pub(crate) fn plain(error: &serde_saphyr::Error) -> String {
     let message = error.render();
     let message = message.strip_prefix("error: ").unwrap_or(&message);
     let first = message.lines().next().unwrap_or_default();
@@ -115,7 +115,7 @@ fn options() -> serde_saphyr::Options {
 /// Documents with the number of lines before them. `---` at a line's start is never content in YAML
 /// (1.2, section 9.1.2), so that no parser is needed to find it; documents are then parsed each on its own,
 /// with its own kinds.
-fn split(text: &str) -> Vec<(u64, &str)> {
+pub(crate) fn split(text: &str) -> Vec<(u64, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 0, 0);
     for (line, content) in text.split_inclusive('\n').enumerate() {
@@ -133,7 +133,7 @@ fn split(text: &str) -> Vec<(u64, &str)> {
 }
 
 /// Nothing but comments, directives and markers.
-fn is_blank(document: &str) -> bool {
+pub(crate) fn is_blank(document: &str) -> bool {
     document.lines().all(is_blank_line)
 }
 

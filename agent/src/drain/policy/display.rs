@@ -24,7 +24,7 @@ impl fmt::Display for Waiting {
             Self::Settling(settle) => write!(f, "settling, {settle}"),
             Self::Connections(1) => f.write_str("1 connection"),
             Self::Connections(n) => write!(f, "{n} connections"),
-            Self::Stalled(n) => write!(f, "{n} clients that start again and again: turn on the last call"),
+            Self::Stalled(n) => write!(f, "{n} clients that start again and again"),
             Self::Incomplete(why) => write!(f, "incomplete view: {why}"),
             Self::Dumps => f.write_str("the sockets could not be dumped"),
         }

@@ -66,10 +66,9 @@ pub struct Circumstances {
     pub noise_per_second: f64,
     /// The cluster's `--min-settle`.
     pub min_settle: Duration,
-    /// Clients that a last call sent away prove by their silence that they do not come back here.
-    pub evidence_by_last_call: bool,
-    /// Clients are being told to leave: waiting for them is not in vain.
-    pub last_call_under_way: bool,
+    /// Ready endpoints beside this pod that a client which was sent away may have gone to instead;
+    /// `None` where nobody has counted them.
+    pub others_ready: Option<usize>,
     /// The Pod object is gone or another has its name, while the hook is held.
     pub pod_gone: bool,
     /// The network namespace is gone: nothing of the pod is left to wait for.
@@ -173,7 +172,9 @@ pub fn decide(contract: &Contract, at: &Circumstances, view: &View, now: Moment)
     let settle = settle(contract, at, view);
     let settled = settle.settled(at.began, view);
     if now < settled {
-        return wait(settled, Waiting::Settling(settle));
+        // Clients that stay away may prove it sooner.
+        let sooner = view.missed_next.filter(|m| *m > now && at.others_ready.is_some());
+        return wait(settled.min(sooner.unwrap_or(settled)), Waiting::Settling(settle));
     }
     if contract.until == Until::Settled || view.awaited == 0 {
         return match confirmation(contract, at, view, settled) {
@@ -191,7 +192,7 @@ pub fn decide(contract: &Contract, at: &Circumstances, view: &View, now: Moment)
             Confirmation::Never => wait(at.deadline, Waiting::Incomplete(view.completeness)),
         };
     }
-    if let Some(begins) = stall_begins(contract, at, view, settled).filter(|b| now >= *b) {
+    if let Some(begins) = stall_begins(contract, view, settled).filter(|b| now >= *b) {
         let ends = begins + contract.patience;
         let quiet = view.at_work == 0 && view.read_at.is_some_and(|r| r + INSTANT >= now);
         if quiet || now >= ends {
@@ -209,7 +210,8 @@ pub fn decide(contract: &Contract, at: &Circumstances, view: &View, now: Moment)
         view.next_change,
         view.resample.map(|r| now + r),
         stirred.then_some(look),
-        stall_begins(contract, at, view, settled),
+        stall_begins(contract, view, settled),
+        view.being_told_until,
         (!at.observed_by_kernel || !view.complete()).then(|| now + POLL),
     ];
     let next = next.into_iter().flatten().filter(|m| *m > now).min();
@@ -217,7 +219,11 @@ pub fn decide(contract: &Contract, at: &Circumstances, view: &View, now: Moment)
 }
 
 /// When a closed loop of clients, if it is one, will have shown its patience.
-fn stall_begins(contract: &Contract, at: &Circumstances, view: &View, settled: Moment) -> Option<Moment> {
-    let may = view.closed_loop && !at.last_call_under_way && contract.until != Until::Closed;
+///
+/// Not while a last call is under way: clients that have been told go, most of them after the answer that
+/// told them. It cannot hold a drain for ever: who has been told has `patience` to go, who cannot be told
+/// has four exchanges ([`crate::ledger::Call`]).
+fn stall_begins(contract: &Contract, view: &View, settled: Moment) -> Option<Moment> {
+    let may = view.closed_loop && view.being_told == 0 && contract.until != Until::Closed;
     may.then(|| settled.max(view.last_left.unwrap_or_default()) + contract.patience)
 }

@@ -92,7 +92,7 @@ pub fn settle(contract: &Contract, at: &Circumstances, view: &View) -> Settle {
     if proof.is_some() {
         return settle(window.max(shortest), window, Why::SilenceProves);
     }
-    if at.evidence_by_last_call && watched {
+    if watched && missed_enough(at, view) {
         return settle(shortest, shortest, Why::LastCallProves);
     }
     let why = match (watched, per_second) {
@@ -101,6 +101,14 @@ pub fn settle(contract: &Contract, at: &Circumstances, view: &View) -> Settle {
         (true, Some(_)) => Why::SilenceProvesNothing,
     };
     settle(usual, usual, why)
+}
+
+/// A client that was told to leave and asks again and again comes back at once, and as long as routing has
+/// not converged on its path, one time in as many as there are endpoints it is sent here. With so many of
+/// them gone that the chance of nobody coming is 1 %, nobody coming is proof. Those that left before the last
+/// one came do not count, nor those that would not have asked again yet ([`View::missed`]).
+fn missed_enough(at: &Circumstances, view: &View) -> bool {
+    at.others_ready.is_some_and(|others| view.missed as f64 >= PROOF * (others as f64 + 1.0))
 }
 
 /// ln(100)/λ; nothing for a rate so small that the time would have no meaning.

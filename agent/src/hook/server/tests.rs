@@ -107,6 +107,7 @@ impl Desk for TestDesk {
             outcome: Outcome::Drained,
             waited: Duration::from_millis(3210),
             remained: Remained { open: 2, ..Remained::default() },
+            last_call: None,
             why: format!("until {:?}", call.contract.until).to_lowercase(),
             warnings: vec!["of the drain".to_owned()],
             last_close_to_answer: None,

@@ -31,7 +31,13 @@ pub(super) fn until(until: Until) -> Contract {
 }
 
 pub(super) fn ports() -> BTreeSet<PortFacts> {
-    let port = |port, transport, protocol| PortFacts { port, transport, protocol, in_slice: true };
+    let port = |port, transport, protocol| PortFacts {
+        port,
+        transport,
+        protocol,
+        cleartext: protocol != AppProtocol::Unknown && transport == Transport::Tcp,
+        in_slice: true,
+    };
     [
         port(HTTP, Transport::Tcp, AppProtocol::Http),
         port(SQL, Transport::Tcp, AppProtocol::Unknown),

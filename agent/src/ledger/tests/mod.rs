@@ -1,5 +1,6 @@
 //! The ledger, row by row of the design's table.
 
+mod calls;
 mod closing;
 mod fixtures;
 mod inferred;

@@ -1,16 +1,16 @@
 //! lastcall in the cluster: installed as its users install it, from `deploy/` and its image.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
-use std::{env, fs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::home::INSIDE;
-use crate::run::run;
+use crate::run::{output, run};
 
 /// Where `deploy/` puts it.
 pub(crate) const NAMESPACE: &str = "lastcall";
@@ -23,6 +23,7 @@ const READY: Duration = Duration::from_secs(120);
 pub(crate) struct Agent {
     cluster: Cluster,
     manifests: String,
+    past: Arc<Mutex<String>>,
 }
 
 impl Agent {
@@ -38,7 +39,7 @@ impl Agent {
             import.stdout(std::process::Stdio::null());
             run(&mut import, READY).context("import the agent's image")?;
         }
-        let agent = Self { cluster: cluster.clone(), manifests };
+        let agent = Self { cluster: cluster.clone(), manifests, past: Arc::default() };
         agent.apply()?;
         Ok(agent)
     }
@@ -64,21 +65,62 @@ impl Agent {
 
     /// `kubectl delete` of everything in `deploy/`, to its end.
     pub(crate) fn remove(&self) -> Result<()> {
+        self.remember()?;
         let words = ["delete", "--ignore-not-found", "--wait=true", "--timeout=80s", "-f", "-"];
         self.cluster.kubectl_with(&words, &self.manifests, Duration::from_secs(100)).map(drop)
     }
 
-    /// What the running agent has logged.
+    /// SIGKILL of its process.
+    pub(crate) fn kill(&self) -> Result<()> {
+        self.remember()?;
+        let pid = output(self.cluster.node("pgrep").args(["-x", "lastcall"]), "", READY)?.stdout;
+        let pid = String::from_utf8_lossy(&pid).trim().to_owned();
+        run(self.cluster.node("kill").args(["-KILL", &pid]), READY)
+    }
+
+    /// What this installation's agents have logged, those of before a restart included.
     pub(crate) fn log(&self) -> Result<String> {
-        self.cluster.kubectl(&["-n", NAMESPACE, "logs", DAEMONSET, "--tail=-1"])
+        if !self.cluster.is_own() {
+            return self.cluster.kubectl(&["-n", NAMESPACE, "logs", DAEMONSET, "--tail=-1"]);
+        }
+        // The kubelet's own files, which do not need the API server.
+        let mut text = self.past().clone();
+        for folder in
+            fs::read_dir(self.cluster.home().node().join("podlogs")).context("logs of pods")?.flatten()
+        {
+            if !folder.file_name().to_string_lossy().starts_with(&format!("{NAMESPACE}_")) {
+                continue;
+            }
+            for file in fs::read_dir(folder.path().join("agent")).into_iter().flatten().flatten() {
+                text += &fs::read_to_string(file.path()).unwrap_or_default();
+            }
+        }
+        Ok(text)
     }
 
-    /// How the drains of these pods ended, as the running agent logged it.
+    /// Keeps what was logged: a pod's log goes with the pod.
+    pub(crate) fn remember(&self) -> Result<()> {
+        let log = self.log()?;
+        *self.past() = log;
+        Ok(())
+    }
+
+    fn past(&self) -> MutexGuard<'_, String> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the drains of these pods ended, as the agent logged it.
     pub(crate) fn outcomes(&self, pods: &[String]) -> Vec<String> {
-        let ends = self.ends();
-        pods.iter().map(|pod| ends.get(pod).cloned().unwrap_or_else(|| "no word of it".to_owned())).collect()
+        let said = self.said().unwrap_or_default();
+        let end = |pod: &String| {
+            // The first: the object may be Terminating for longer than the pod lives.
+            let line = said.iter().find(|line| line.ends() && line.pod.ends_with(&format!("/{pod}")))?;
+            Some(format!("{} {:.1} s", line.outcome.as_deref()?, line.seconds?))
+        };
+        pods.iter().map(|pod| end(pod).unwrap_or_else(|| "no word of it".to_owned())).collect()
     }
 
+<<<<<<< HEAD
     /// By pod's name.
     fn ends(&self) -> BTreeMap<String, String> {
         let log = self.log().unwrap_or_default();
@@ -93,5 +135,63 @@ impl Agent {
             })
         });
         ends.collect()
+=======
+    /// How the drain of a pod (`namespace/name`) ended.
+    pub(crate) fn outcome(&self, pod: &str, limit: Duration) -> Result<String> {
+        self.hear(&format!("the end of the drain of {pod}"), limit, |line| {
+            if line.ends() && line.pod == pod { line.outcome.clone() } else { None }
+        })
+    }
+
+    /// Waits until a pod's drain has begun.
+    pub(crate) fn begins(&self, pod: &str, limit: Duration) -> Result<()> {
+        self.hear(&format!("the drain of {pod}"), limit, |line| {
+            (line.message == "drain begins" && line.pod == pod).then_some(())
+        })
+    }
+
+    fn hear<T>(&self, what: &str, limit: Duration, look: impl Fn(&Line) -> Option<T>) -> Result<T> {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            if let Some(heard) = self.said()?.iter().find_map(&look) {
+                return Ok(heard);
+            }
+            // A file has no event to wait for.
+            thread::sleep(Duration::from_millis(200));
+        }
+        bail!("the agent has not logged {what} within {} s", limit.as_secs())
+    }
+
+    fn said(&self) -> Result<Vec<Line>> {
+        let log = self.log()?;
+        // Before the JSON stand the runtime's time and stream.
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok());
+        Ok(lines.map(|line: Value| Line::of(&line)).collect())
+    }
+}
+
+/// What the tests want to know of a line of the agent's log.
+#[derive(Clone, Debug)]
+struct Line {
+    message: String,
+    pod: String,
+    outcome: Option<String>,
+    seconds: Option<f64>,
+}
+
+impl Line {
+    fn of(line: &Value) -> Self {
+        let text = |name: &str| line[name].as_str().map(str::to_owned);
+        Self {
+            message: text("message").unwrap_or_default(),
+            pod: text("pod").unwrap_or_default(),
+            outcome: text("outcome"),
+            seconds: line["seconds"].as_f64(),
+        }
+    }
+
+    fn ends(&self) -> bool {
+        self.message == "drain ends"
+>>>>>>> main
     }
 }

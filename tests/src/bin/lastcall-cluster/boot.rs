@@ -47,6 +47,12 @@ pub(crate) fn init() -> Result<Option<Pid>> {
     }
 }
 
+/// Fails if a cluster runs.
+pub(crate) fn ensure_none() -> Result<()> {
+    ensure!(init()?.is_none(), "a cluster runs already on this machine: `cargo xtask e2e down` ends it");
+    Ok(())
+}
+
 /// Boots a cluster.
 pub(crate) fn up(home: &Home, script: &Path, proxy_mode: &str) -> Result<()> {
     let mut lock =

@@ -3,14 +3,14 @@
 //! A connection that the server has closed while it was idle is not used again, as every client does; no
 //! request was on it. Ends its work when its standard input ends, and prints a report.
 
-use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use lastcall_tests::clock::now;
 use lastcall_tests::http::Head;
@@ -48,6 +48,9 @@ pub(crate) struct LoadArgs {
     /// A request that has no complete answer after this has failed.
     #[arg(long, default_value_t = 10)]
     timeout_seconds: u64,
+    /// Start only when so many quick requests after each other were answered.
+    #[arg(long, default_value_t = 0)]
+    warm_up: u32,
     /// The end, even if nobody asks for it.
     #[arg(long, default_value_t = 300)]
     max_seconds: u64,
@@ -75,6 +78,8 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
         stop.lock().stopping = true;
         stop.changed.notify_all();
     });
+    warm_up(args)?;
+    println!("begins");
     let until = Instant::now() + Duration::from_secs(args.max_seconds);
     if args.keep == 0 {
         come_and_go(args, &shared, until);
@@ -82,6 +87,22 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
         stay(args, &shared, until);
     }
     println!("{}", serde_json::to_string(&shared.lock().report)?);
+    Ok(())
+}
+
+/// Whoever routes to the pods may learn of them a little later than the API.
+fn warm_up(args: &LoadArgs) -> Result<()> {
+    let quick = LoadArgs { post: false, work_ms: 0, timeout_seconds: 1, ..args.clone() };
+    let (request, until) = (quick.request(false), Instant::now() + Duration::from_secs(60));
+    let mut answered = 0;
+    while answered < args.warm_up {
+        match connect(&quick).and_then(|stream| exchange(&stream, &request).map(drop)) {
+            Ok(()) => answered += 1,
+            Err((_, error, _)) if Instant::now() > until => bail!("{} does not answer: {error}", args.target),
+            Err(_) => answered = 0,
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
     Ok(())
 }
 
@@ -231,30 +252,48 @@ impl Shared {
 /// A load that runs, in a process of its own where the clients are.
 #[derive(Debug)]
 pub(crate) struct Load {
-    process: Process,
+    // Killed with the handle.
+    _process: Process,
     stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Load {
-    pub(crate) fn start(cluster: &Cluster, traffic: &Traffic, target: SocketAddr) -> Result<Self> {
+    /// Starts it; nothing is sent yet, but to warm up.
+    pub(crate) fn start(
+        cluster: &Cluster,
+        traffic: &Traffic,
+        target: SocketAddr,
+        warm_up: u32,
+    ) -> Result<Self> {
         let mut command = cluster.client(std::env::current_exe()?);
         command.args(["load", "--target", &target.to_string(), "--rate", &traffic.rate.to_string()]);
         command.args(["--keep", &traffic.keep.to_string(), "--work-ms", &traffic.work_ms.to_string()]);
+        command.args(["--warm-up", &warm_up.to_string()]);
+        // Slow is not failed: ten seconds more than the app takes.
+        command.args(["--timeout-seconds", &(10 + traffic.work_ms.div_ceil(1000)).to_string()]);
         if traffic.post {
             command.arg("--post");
         }
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("run a load")?;
         let process = Process::new(child)?;
-        let stdin = process.stdin()?;
-        Ok(Self { process, stdin })
+        let (stdin, stdout) = (process.stdin()?, BufReader::new(process.stdout()?));
+        Ok(Self { _process: process, stdin, stdout })
+    }
+
+    /// Waits until the first request is sent.
+    pub(crate) fn begins(&mut self) -> Result<()> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        ensure!(line == "begins\n", "a load does not begin, see above");
+        Ok(())
     }
 
     /// No new requests; those in flight finish, then the report.
-    pub(crate) fn finish(self) -> Result<Report> {
-        let mut stdout = self.process.stdout()?;
+    pub(crate) fn finish(mut self) -> Result<Report> {
         drop(self.stdin);
         let mut text = String::new();
-        stdout.read_to_string(&mut text)?;
+        self.stdout.read_to_string(&mut text)?;
         serde_json::from_str(&text).with_context(|| format!("the load's report: {text:?}"))
     }
 }

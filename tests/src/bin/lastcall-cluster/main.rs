@@ -9,6 +9,7 @@ mod load;
 mod pods;
 mod rollout;
 mod run;
+mod scenarios;
 mod supervise;
 
 use std::os::unix::process::CommandExt;
@@ -53,6 +54,8 @@ enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// Play the scenarios.
+    Test(scenarios::TestArgs),
     /// Measure what a rolling update costs, by the way to stop a pod.
     Rollout(rollout::RolloutArgs),
     /// A shell on the node, or one command.
@@ -98,10 +101,12 @@ fn go(args: &Args) -> Result<ExitCode> {
             let took = started.elapsed().as_secs_f64();
             println!("up in {took:.1} s; `cargo xtask e2e shell` is a shell on the node");
         }
+        Verb::Test(test) => return with_cluster(args, &home, |cluster| scenarios::run(cluster, test)),
         Verb::Rollout(rollout) => {
             return with_cluster(args, &home, |cluster| rollout::run(cluster, rollout));
         }
         Verb::Up { .. } => {
+            boot::ensure_none()?;
             if !supervise::run_as_child()?.success() {
                 boot::down(&home, true)?;
                 return Ok(ExitCode::FAILURE);

@@ -108,7 +108,8 @@ gets SIGTERM; the clients never retry.
 
   none               no preStop hook
   sleep 5, sleep 20  a hook that waits by the clock
-  lastcall           a hook that lastcall answers when the pod has drained
+  lastcall           a hook that lastcall answers when the pod has drained; busy clients are told to leave
+                     (lastcall agent --last-call=auto)
   agent absent       the same hook, and the agent is killed just before the pods are deleted: the kernel lets
                      the hook sleep, 20 s here (5 s for a pod that no agent had seen)
 "

@@ -91,6 +91,8 @@ pub(crate) struct Outcome {
     pub(crate) gone_s: Option<f64>,
     /// Milliseconds from the last thing that the agent waited for to its answer, of the slower pod.
     pub(crate) answer_after_last_close_ms: Option<f64>,
+    /// Clients that lastcall told to leave, at both pods.
+    pub(crate) told: Option<u64>,
     /// How each pod's hook ended.
     pub(crate) hooks: Vec<String>,
     /// Why there are no numbers.
@@ -118,7 +120,9 @@ pub(crate) fn run(row: Row, load: Kind, progress: &Progress) -> Outcome {
 fn try_run(row: Row, load: Kind, step: &dyn Fn(&str)) -> Result<Outcome> {
     step("building a node");
     let node = Node::new()?;
-    let agent = row.has_agent().then(|| node.agent().start().context("start the agent")).transpose()?;
+    // As the quick start has it: clients of ports that are called http are told to leave.
+    let agent = || node.agent().flag("--last-call", "auto").start().context("start the agent");
+    let agent = row.has_agent().then(agent).transpose()?;
     let service = node.service("web").port("http", 80, PORT).start()?;
     let pod = |name: &str| node.pod(name).of("web").http(PORT).hook(row.hook()).start();
     let old = [pod("old-0")?, pod("old-1")?];
@@ -166,6 +170,9 @@ impl Outcome {
                 if let Some(millis) = answer.body["last_close_to_answer_ms"].as_f64() {
                     let slower = self.answer_after_last_close_ms.unwrap_or(0.0).max(millis);
                     self.answer_after_last_close_ms = Some(slower);
+                }
+                if let Some(told) = answer.body["last_call"]["told"].as_u64() {
+                    self.told = Some(self.told.unwrap_or(0) + told);
                 }
                 self.hooks.push(answer.outcome().to_owned());
             }

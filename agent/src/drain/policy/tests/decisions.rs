@@ -27,8 +27,7 @@ fn circumstances() -> Circumstances {
         probes_per_second: 0.0,
         noise_per_second: 0.0,
         min_settle: Duration::ZERO,
-        evidence_by_last_call: false,
-        last_call_under_way: false,
+        others_ready: None,
         pod_gone: false,
         namespace_gone: false,
         restart: false,
@@ -173,7 +172,7 @@ fn what_only_a_dump_can_end_is_dumped_when_packets_have_passed() {
 fn a_closed_loop_shows_its_patience_then_is_answered_at_an_instant_without_work() {
     let looping = |when: f64, at_work| View { closed_loop: true, ..busy(when, 50, at_work) };
     assert_eq!(auto(&looping(1003.0, 9), 1003.0), "wait 1007: 50 connections");
-    let said = "wait 1007.02: 50 clients that start again and again: turn on the last call";
+    let said = "wait 1007.02: 50 clients that start again and again";
     assert_eq!(auto(&looping(1007.0, 9), 1007.0), said);
     assert_eq!(auto(&looping(1008.0, 0), 1008.0), "busy 50/50");
     assert!(auto(&looping(1007.9, 0), 1008.0).starts_with("wait 1008.02"), "that instant is past");
@@ -191,10 +190,32 @@ fn not_stalled() {
     assert_eq!(auto(&one_long, 1015.0), "wait 1025: 50 connections");
     let closed = Contract { until: Until::Closed, ..Contract::default() };
     assert_eq!(ask(&closed, &circumstances(), &looping, 1015.0), "wait 1025: 50 connections");
-    let told = Circumstances { last_call_under_way: true, ..circumstances() };
-    assert_eq!(ask(&Contract::default(), &told, &looping, 1015.0), "wait 1025: 50 connections");
+    assert_eq!(auto(&View { being_told: 1, ..looping }, 1015.0), "wait 1025: 50 connections");
     let patient = Contract { patience: Duration::from_secs(60), ..Contract::default() };
     assert_eq!(ask(&patient, &circumstances(), &looping, 1015.0), "wait 1025: 50 connections");
+}
+
+#[test]
+fn a_last_call_under_way_is_waited_for_and_not_for_ever() {
+    let looping = View { closed_loop: true, ..busy(1015.0, 50, 0) };
+    let told = View { being_told: 2, being_told_until: Some(at(1018.5)), ..looping };
+    assert_eq!(auto(&told, 1015.0), "wait 1018.5: 50 connections", "then look again");
+    // The ledger does not count them any more: it is as if nobody had been told.
+    assert_eq!(auto(&View { being_told: 0, ..told }, 1015.0), "busy 50/50");
+}
+
+#[test]
+fn clients_that_stay_away_end_the_settling() {
+    let few = Circumstances { openings_per_second: Some(0.0), others_ready: Some(1), ..circumstances() };
+    let say = |missed, next: Option<f64>, now| {
+        let view = View { missed, missed_next: next.map(at), ..quiet(now) };
+        ask(&Contract::default(), &few, &view, now)
+    };
+    let said = "5 s: 0.0 connections/s, silence proves nothing";
+    assert_eq!(say(9, Some(1002.75), 1002.5), format!("wait 1002.75: settling, {said}"));
+    assert_eq!(say(9, Some(1009.0), 1002.5), format!("wait 1005: settling, {said}"));
+    assert_eq!(say(9, Some(1002.0), 1002.5), format!("wait 1005: settling, {said}"), "never into the past");
+    assert_eq!(say(10, None, 1002.75), "drained 0/0", "4.6 for each of two endpoints");
 }
 
 #[test]

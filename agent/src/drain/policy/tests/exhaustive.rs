@@ -15,7 +15,7 @@ use super::{
     model::{HTTP, InFlight, Report, SQL, World},
 };
 use crate::{
-    contract::Contract,
+    contract::{Audience, Contract},
     drain::policy::{Circumstances, Decision, Outcome, decide},
     ledger::Ledger,
     moment::Moment,
@@ -214,8 +214,11 @@ fn search(redirect: bool, wire: u16, asked: bool, depth: usize) -> (usize, usize
     }
     world.attach();
     world.pass(Duration::from_nanos(1));
+    // Every answer that can tells its client to leave, which must make nobody believe in an early end.
+    world.tells = true;
     let mut ledger = Ledger::new(world.now);
     ledger.ports(&World::ports());
+    ledger.tell(Audience::EveryPort);
     let contract = Contract {
         settle: Some(Duration::ZERO),
         doubt_after: Duration::from_secs(1000),

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::model::{HTTP, InFlight, Report, SQL, World};
 use crate::{
     cluster::Exposure,
-    contract::{Contract, Until},
+    contract::{Audience, Contract, Until},
     drain::policy::{Circumstances, Decision, Dumps, Outcome, decide},
     ledger::Ledger,
     moment::Moment,
@@ -104,6 +104,8 @@ struct Setting {
     observed: bool,
     before: Vec<Event>,
     settle: Duration,
+    /// Clients are told to leave, as far as the kernel can.
+    tells: bool,
 }
 
 fn setting() -> impl Strategy<Value = Setting> {
@@ -114,8 +116,10 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop::sample::select(vec![true, true, false]),
         prop::collection::vec(event(), 0..14),
         prop::sample::select(vec![0_u64, 0, 3]),
+        any::<bool>(),
     )
-        .prop_map(|(until, redirect, capacity, observed, before, settle)| Setting {
+        .prop_map(|(until, redirect, capacity, observed, before, settle, tells)| Setting {
+            tells,
             until,
             redirect,
             capacity,
@@ -167,6 +171,7 @@ impl Run {
         }
         if setting.observed {
             world.attach();
+            world.tells = setting.tells;
         }
         let contract = Contract {
             until: setting.until,
@@ -177,6 +182,9 @@ impl Run {
         world.pass(Duration::from_nanos(1));
         let mut ledger = Ledger::new(world.now);
         ledger.ports(&World::ports());
+        if setting.tells {
+            ledger.tell(Audience::HttpPorts);
+        }
         let at = circumstances(&world, setting.observed);
         Self {
             world,
@@ -323,6 +331,12 @@ impl Run {
                 };
                 prop_assert!(cut.is_empty(), "drained with {cut:?} in flight: {view:#?} {:#?}", self.world);
             }
+            Decision::Answer(verdict) if verdict.outcome == Outcome::Busy => {
+                // Nobody is given up who was told a moment ago. An older read knows nothing of it.
+                let fresh = view.read_at.is_some_and(|read| read + Duration::from_nanos(10) > now);
+                let patient = |told: Moment| now >= told + Duration::from_secs(1);
+                prop_assert!(!fresh || self.world.told().all(patient), "busy: {view:#?} {:#?}", self.world);
+            }
             _ => {}
         }
         Ok(decision)
@@ -395,8 +409,7 @@ pub(super) fn circumstances(world: &World, observed: bool) -> Circumstances {
         probes_per_second: 0.0,
         noise_per_second: 0.0,
         min_settle: Duration::ZERO,
-        evidence_by_last_call: false,
-        last_call_under_way: true,
+        others_ready: None,
         pod_gone: false,
         namespace_gone: false,
         restart: false,

@@ -4,4 +4,5 @@ mod decisions;
 mod exhaustive;
 mod histories;
 mod model;
+mod sent_away;
 mod settling;

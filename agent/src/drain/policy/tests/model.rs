@@ -75,6 +75,8 @@ pub(super) struct World {
     cookies: u64,
     /// Answers are sent in one piece: what the fallback cannot see is not asked of it.
     whole_answers: bool,
+    /// Each answer to a request that the program saw tells its client to leave.
+    pub tells: bool,
     half_dump: Option<(Moment, Vec<Socket>, u64)>,
 }
 
@@ -89,12 +91,19 @@ impl World {
             pod: abi::Pod::default(),
             cookies: 100,
             whole_answers,
+            tells: false,
             half_dump: None,
         }
     }
 
     pub(super) fn ports() -> BTreeSet<PortFacts> {
-        let port = |port, protocol| PortFacts { port, transport: Transport::Tcp, protocol, in_slice: true };
+        let port = |port, protocol| PortFacts {
+            port,
+            transport: Transport::Tcp,
+            protocol,
+            cleartext: protocol != AppProtocol::Unknown,
+            in_slice: true,
+        };
         [port(HTTP, AppProtocol::Http), port(SQL, AppProtocol::Unknown)].into()
     }
 
@@ -107,6 +116,12 @@ impl World {
     }
 
     // The truth.
+
+    /// Clients that have work in flight and were told to leave, and since when.
+    pub(super) fn told(&self) -> impl Iterator<Item = Moment> {
+        let told = self.conns.iter().filter(|c| c.in_flight()).filter_map(|c| c.entry.map(|e| e.told_at));
+        told.filter(|at| *at > 0).map(Moment)
+    }
 
     pub(super) fn in_flight(&self) -> InFlight {
         let each = self.conns.iter().enumerate();
@@ -258,11 +273,15 @@ impl World {
         let unseen = self.attached && c.entry.is_none() && !self.has_room();
         let pieces = if self.whole_answers || unseen { 1 } else { pieces.max(1) };
         let followed = c.followed;
+        let told_at = if self.tells && followed { self.now.0 } else { 0 };
         self.conns[i].unanswered = false;
         self.conns[i].to_send = pieces;
         if let Some(e) = self.leaves(i) {
             e.exchanges += 1;
             e.flags &= !flag::WAITING;
+            if e.told_at == 0 {
+                e.told_at = told_at;
+            }
             if followed {
                 e.flags |= flag::RESPONSE_LENGTH | flag::BOUNDARY;
                 e.response_end = e.out_end.wrapping_add(100 * u32::from(pieces));

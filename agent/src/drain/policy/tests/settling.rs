@@ -85,11 +85,22 @@ fn probes_and_health_checks_are_no_noise() {
 
 #[test]
 fn clients_that_were_sent_away_prove_it_for_cluster_services_alone() {
-    let told = |kind| Circumstances { evidence_by_last_call: true, ..of(kind, Some(0.0)) };
-    assert_eq!(seconds(default(&told(Exposure::Cluster))), (2.0, 2.0));
-    assert_eq!(seconds(default(&told(Exposure::Headless))), (30.0, 30.0));
-    let blind = Circumstances { observed_by_kernel: false, ..told(Exposure::Cluster) };
-    assert_eq!(seconds(default(&blind)), (5.0, 5.0), "nobody would see them come back");
+    let told = |kind| Circumstances { others_ready: Some(2), ..of(kind, Some(0.0)) };
+    let missed =
+        |a: &Circumstances, missed| settle(&Contract::default(), a, &View { missed, ..View::default() });
+    let cluster = told(Exposure::Cluster);
+    let enough = missed(&cluster, 14);
+    assert_eq!(seconds(enough), (2.0, 2.0), "three times 4.6");
+    assert_eq!(enough.to_string(), "2 s of silence: clients that were sent away do not come back");
+    assert_eq!(seconds(missed(&cluster, 13)), (5.0, 5.0));
+    assert_eq!(seconds(missed(&told(Exposure::Headless), 1000)), (30.0, 30.0));
+    let alone = Circumstances { others_ready: Some(0), ..cluster };
+    assert_eq!(seconds(missed(&alone, 5)), (2.0, 2.0), "where else could they have gone");
+    assert_eq!(seconds(missed(&alone, 4)), (5.0, 5.0));
+    let unknown = Circumstances { others_ready: None, ..cluster };
+    assert_eq!(seconds(missed(&unknown, 1000)), (5.0, 5.0), "one in how many?");
+    let blind = Circumstances { observed_by_kernel: false, ..cluster };
+    assert_eq!(seconds(missed(&blind, 1000)), (5.0, 5.0), "nobody would see them come back");
 }
 
 #[test]
@@ -126,18 +137,19 @@ proptest! {
         noise in prop_oneof![Just(0.0), -1.0..10.0_f64],
         asked in prop::option::of(0..60_u64),
         min in 0..20_u64,
-        (observed, told) in any::<(bool, bool)>(),
+        observed in any::<bool>(),
+        (others, missed) in (prop::option::of(0..20_usize), 0..100_usize),
         last_new in prop::option::of(0..100_u64),
     ) {
         let a = Circumstances {
             probes_per_second: noise,
             min_settle: Duration::from_secs(min),
             observed_by_kernel: observed,
-            evidence_by_last_call: told,
+            others_ready: others,
             ..of(kind, rate)
         };
         let contract = Contract { settle: asked.map(Duration::from_secs), ..Contract::default() };
-        let view = View { last_new: last_new.map(|s| a.began + Duration::from_secs(s)), ..View::default() };
+        let view = View { last_new: last_new.map(|s| a.began + Duration::from_secs(s)), missed, ..View::default() };
         let s = settle(&contract, &a, &view);
         let usual = contract.settle.unwrap_or(floor(kind)).max(a.min_settle);
         prop_assert!(s.floor <= usual && s.window <= usual);

@@ -22,7 +22,7 @@ const REPLICAS: usize = 2;
 /// How late the emulated load balancer learns that a pod is going.
 const LAG: Duration = Duration::from_secs(15);
 /// From the start of the loads to the rolling updates.
-const BEFORE: Duration = Duration::from_secs(3);
+const BEFORE: Duration = Duration::from_secs(10);
 /// From the end of a cell's last old pod to the end of its load.
 const AFTER: Duration = Duration::from_secs(2);
 /// Images are there already; a loaded machine still needs its time for dozens of pods.
@@ -99,8 +99,9 @@ fn run(
                 address(cluster, trial).with_context(|| format!("the address of Service {}", trial.name))?
             }
         };
-        loads.push(Load::start(cluster, &trial.traffic, target)?);
+        loads.push(Load::start(cluster, &trial.traffic, target, 20)?);
     }
+    loads.iter_mut().try_for_each(Load::begins)?;
     ready()?;
     thread::sleep(BEFORE);
     // A new template; all cells within the time of one call.
@@ -142,23 +143,29 @@ fn run(
 
 /// Waits until a cell's old pods are gone, and ends its load.
 fn finish(pods: &Pods, trial: &Trial, old: &[&str], load: Load) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
     let what = format!("the end of the old pods of {}", trial.name);
     let ends = pods.wait(GONE, &what, |all| {
+<<<<<<< HEAD
         old.iter()
             .map(|uid| all.get(*uid).and_then(|pod| Some((pod.name.clone(), pod.gone? - pod.deleting?))))
             .collect()
+=======
+        let end = |pod: &Seen| Some((pod.name.clone(), pod.deleting?, pod.gone?));
+        old.iter().map(|uid| all.get(*uid).and_then(end)).collect::<Option<Vec<_>>>()
+>>>>>>> main
     });
-    if let Ok(ends) = &ends {
-        let ends: &Vec<(String, f64)> = ends;
-        outcome.gone_s = ends.iter().map(|(_, took)| *took).reduce(f64::max);
-        outcome.pods = ends.iter().map(|(name, _)| name.clone()).collect();
-    }
     thread::sleep(AFTER);
     let Report { requests, failed, cut, failures } = load.finish()?;
-    ends?;
-    outcome.first_failure = failures.first().map(|failure| failure.error.clone());
-    Ok(Outcome { requests, failed, cut, ..outcome })
+    let ends = ends?;
+    let gone_s = ends.iter().map(|(_, deleted, gone)| gone - deleted).reduce(f64::max);
+    // What matters of a failure is how long after a pod's deletion it was.
+    let first_failure = failures.first().map(|failure| {
+        let after: Vec<String> =
+            ends.iter().map(|(_, deleted, _)| format!("{:+.1} s", failure.at - deleted)).collect();
+        format!("{} at {} from the deletions", failure.error, after.join(", "))
+    });
+    let pods = ends.into_iter().map(|(name, ..)| name).collect();
+    Ok(Outcome { requests, failed, cut, gone_s, pods, first_failure, ..Outcome::default() })
 }
 
 /// Where a cell's clients go.

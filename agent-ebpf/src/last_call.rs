@@ -1,0 +1,444 @@
+//! The last call: a socket into the map (TC ingress), the announcement (`sk_msg`), and out again (TC egress).
+//!
+//! In: requests that come in, what the pod writes in answer, and the answer's first segment. Out: a few
+//! bytes more in that answer. A boundary is a sequence number: the app's next byte gets
+//! `tcp_sock.write_seq`, and `sk_msg` runs under the socket's lock before that byte is queued. So a message
+//! whose number is the one where the answer has to begin is that answer's beginning.
+//!
+//! Nothing of this is pinned, and the lease makes it inert a second after the agent has gone.
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, sk_action},
+    helpers::generated as helpers,
+    programs::{SkMsgContext, TcContext},
+};
+use lastcall_ebpf::{
+    abi::{
+        Announcing, Connection, LastCallConfig, Pod, PortKey, TCP, last_call_count as outcome, protocol, told,
+    },
+    announce::{self, CLOSE, GOAWAY, Reader, phase, said},
+    flow::Kind,
+    http::Piece,
+    tcp::{self, Direction, after},
+};
+
+use crate::{
+    count::{add, count},
+    entries::{ESTABLISHED, find, lookup, lookup_loopback},
+    maps::{
+        LAST_CALL_CONFIG, LAST_CALL_COUNTS, LAST_CALL_LEASE, LAST_CALL_SOCKETS, LAST_CALL_STATES, LOCALS,
+        PODS, PORTS, SCRATCH, Scratch,
+    },
+    observe::{NEXT, parse},
+    payload,
+    skb::Skb,
+};
+
+/// How much of a message is looked at for the end of its status line.
+const PEEK: u32 = 512;
+
+const EBUSY: i32 = -16;
+const EEXIST: i32 = -17;
+
+#[inline(always)]
+fn bump(index: u32) {
+    if let Some(counter) = LAST_CALL_COUNTS.get_ptr_mut(index) {
+        // SAFETY: a map value that was just looked up.
+        unsafe { add(counter, 1) };
+    }
+}
+
+/// The agent is alive, or was within the last second.
+#[inline(always)]
+fn leased() -> bool {
+    // SAFETY: eight bytes, read whole; the time has no preconditions.
+    LAST_CALL_LEASE.get(0).is_some_and(|until| unsafe { helpers::bpf_ktime_get_ns() } < *until)
+}
+
+#[inline(always)]
+fn config() -> Option<LastCallConfig> {
+    LAST_CALL_CONFIG.get(0).copied().filter(|c| c.write_seq != 0)
+}
+
+/// A socket's address, as a number: the verifier lets nobody count on from a socket.
+#[inline(always)]
+fn address(sk: *mut bpf_sock) -> u64 {
+    let place = sk;
+    let mut number = 0u64;
+    // SAFETY: reads eight bytes of this function's own stack.
+    unsafe { helpers::bpf_probe_read_kernel((&raw mut number).cast(), 8, (&raw const place).cast()) };
+    number
+}
+
+#[inline(always)]
+fn word(address: u64) -> u32 {
+    let mut value = 0u32;
+    // SAFETY: the helper refuses what cannot be read; the value is then zero.
+    unsafe { helpers::bpf_probe_read_kernel((&raw mut value).cast(), 4, address as *const _) };
+    value
+}
+
+#[inline(always)]
+fn pointer(address: u64) -> u64 {
+    let mut value = 0u64;
+    // SAFETY: as above.
+    unsafe { helpers::bpf_probe_read_kernel((&raw mut value).cast(), 8, address as *const _) };
+    value
+}
+
+/// The socket's state, made where `create`. Null: there is none.
+#[inline(always)]
+fn state(sk: *mut bpf_sock, create: bool) -> *mut Announcing {
+    let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
+    let map = (&raw const LAST_CALL_STATES).cast_mut().cast();
+    // SAFETY: a socket that the verifier knows; a new value is zero.
+    unsafe { helpers::bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags).cast() }
+}
+
+/// A packet that comes in: is it a request whose answer is to carry the announcement?
+#[inline(always)]
+pub(crate) fn ingress(ctx: &TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let Some(config) = config().filter(|_| leased()) else { return NEXT };
+    let Some(run) = SCRATCH.get_ptr_mut(0) else { return NEXT };
+    // SAFETY: this processor's own value, see its map.
+    let run: &mut Scratch = unsafe { &mut *run };
+    if !parse(skb, run, Direction::In)
+        || !matches!(run.packet.kind, Kind::Segment)
+        || run.packet.payload == 0
+        || run.packet.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
+    {
+        return NEXT;
+    }
+    // SAFETY: a u32 is read whole.
+    let Some(&number) = (unsafe { LOCALS.get(&run.key.local) }) else { return NEXT };
+    run.key.pod = number;
+    let port_key = PortKey { pod: number, port: run.key.local_port, protocol: TCP, pad: 0 };
+    // SAFETY: four bytes, written by the agent.
+    let announces = unsafe { PORTS.get(&port_key) }.is_some_and(|p| p.announce != 0);
+    let entry = find(run);
+    if !announces || entry.is_null() {
+        return NEXT;
+    }
+    // SAFETY: a map value that was just looked up.
+    let c = unsafe { &mut *entry };
+    if c.told_at != 0 {
+        return NEXT;
+    }
+    match wanted(skb, run, c, config) {
+        Ok(()) => insert(skb, run, c, config),
+        Err(Some(refusal)) => bump(refusal),
+        Err(None) => {}
+    }
+    NEXT
+}
+
+#[inline(always)]
+fn wanted(
+    skb: Skb,
+    run: &mut Scratch,
+    c: &Connection,
+    config: LastCallConfig,
+) -> Result<(), announce::Refusal> {
+    if c.protocol == protocol::HTTP2 {
+        return if config.http2 != 0 { announce::http2(c) } else { Err(None) };
+    }
+    payload::find(skb, run);
+    if payload::read_start(skb.0) == 0 {
+        return Err(None);
+    }
+    let piece = Piece { sequence: run.packet.sequence, payload: run.packet.payload };
+    announce::http1(c, run.start, piece)
+}
+
+/// Looks the connection's socket up, as it is behind a redirect.
+#[inline(always)]
+fn insert(skb: Skb, run: &mut Scratch, c: &Connection, config: LastCallConfig) {
+    let port = if c.socket_port == 0 { run.key.local_port } else { c.socket_port };
+    let mut sk = lookup(skb, run, port);
+    if sk.is_null() && port != run.key.local_port {
+        sk = lookup_loopback(skb, run, port);
+    }
+    if sk.is_null() {
+        return bump(outcome::NO_SOCKET);
+    }
+    let done = insert_socket(run, c, config, sk);
+    // SAFETY: looked up above, and used no more.
+    unsafe { helpers::bpf_sk_release(sk.cast()) };
+    bump(done);
+}
+
+#[inline(always)]
+fn insert_socket(run: &mut Scratch, c: &Connection, config: LastCallConfig, sk: *mut bpf_sock) -> u32 {
+    // SAFETY: a socket that is held.
+    if unsafe { (*sk).state } != ESTABLISHED {
+        return outcome::NOT_ESTABLISHED;
+    }
+    // SAFETY: as above.
+    let tp = unsafe { helpers::bpf_tcp_sock(sk) };
+    if tp.is_null() {
+        return outcome::NO_SOCKET;
+    }
+    // A segment that the socket has had would put it in after the answer; one ahead of others may be
+    // ahead of a request.
+    // SAFETY: not null.
+    if unsafe { (*tp).rcv_nxt } != run.packet.sequence {
+        return outcome::DUPLICATE_SEGMENT;
+    }
+    let at = address(sk);
+    if pointer(at + u64::from(config.ulp_ops)) != 0 {
+        return outcome::ULP;
+    }
+    let boundary = word(at + u64::from(config.write_seq));
+    if boundary != c.out_end {
+        return outcome::UNSENT;
+    }
+    let s = state(sk, true);
+    if s.is_null() {
+        return outcome::NOT_TAKEN;
+    }
+    // SAFETY: a socket's storage that was just looked up. A message that is being looked at meanwhile
+    // finds another turn, and is left alone.
+    unsafe {
+        if (*s).key.pod == run.key.pod && (*s).phase == phase::NEVER {
+            return outcome::UPGRADED;
+        }
+        (*s).phase = phase::NONE;
+        (*s).turns = (*s).turns.wrapping_add(1);
+        (*s).key = run.key;
+        (*s).boundary = boundary;
+        (*s).next = boundary;
+        (*s).reader = Reader::default();
+        (*s).held = 1;
+        let waits_for = if c.protocol == protocol::HTTP2 { phase::FRAME } else { phase::RESPONSE };
+        core::ptr::write_volatile(&raw mut (*s).phase, waits_for);
+    }
+    let map = (&raw const LAST_CALL_SOCKETS).cast_mut().cast();
+    // SAFETY: the verifier takes the held socket as this map's value. The result is 32 bits wide before
+    // kernel 6.4.
+    let result = unsafe {
+        helpers::bpf_map_update_elem(map, (&raw const run.key).cast(), sk.cast(), u64::from(BPF_NOEXIST))
+            as i32
+    };
+    match result {
+        0 => outcome::INSERTED,
+        EBUSY | EEXIST => outcome::ALREADY_IN,
+        _ => {
+            // SAFETY: as above.
+            unsafe { (*s).phase = phase::NONE };
+            outcome::NOT_TAKEN
+        }
+    }
+}
+
+/// A packet that leaves: the answer's first segment takes its socket out of the map. Also without a lease.
+#[inline(always)]
+pub(crate) fn egress(ctx: &TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let sk = skb.socket();
+    if sk.is_null() {
+        return NEXT;
+    }
+    // SAFETY: not null.
+    let sk = unsafe { helpers::bpf_sk_fullsock(sk) };
+    if sk.is_null() {
+        return NEXT;
+    }
+    let s = state(sk, false);
+    // SAFETY: read only where it is not null.
+    if s.is_null() || unsafe { (*s).held } == 0 {
+        return NEXT;
+    }
+    let Some(run) = SCRATCH.get_ptr_mut(0) else { return NEXT };
+    // SAFETY: this processor's own value, see its map.
+    let run: &mut Scratch = unsafe { &mut *run };
+    if !parse(skb, run, Direction::Out) || !matches!(run.packet.kind, Kind::Segment) {
+        return NEXT;
+    }
+    let end = run.packet.sequence.wrapping_add(run.packet.payload);
+    // SAFETY: a socket's storage that was just looked up; each field is read whole.
+    unsafe {
+        let at = core::ptr::read_volatile(&raw const (*s).phase);
+        let reading = at == phase::RESPONSE && !after(end, (*s).next);
+        if run.packet.payload == 0 || !after(end, (*s).boundary) || reading {
+            return NEXT;
+        }
+        run.key = (*s).key;
+        if at == phase::PUT {
+            tell(run);
+        } else if at != phase::NEVER {
+            (*s).phase = phase::NONE;
+        }
+        (*s).held = 0;
+    }
+    let map = (&raw const LAST_CALL_SOCKETS).cast_mut().cast();
+    // SAFETY: a map and a key of its type.
+    if unsafe { helpers::bpf_map_delete_elem(map, (&raw const run.key).cast()) as i32 } == 0 {
+        bump(outcome::DELETED);
+    }
+    NEXT
+}
+
+/// The announcement has left the pod.
+#[inline(always)]
+fn tell(run: &Scratch) {
+    let entry = find(run);
+    let Some(pod) = PODS.get_ptr_mut(&run.key.pod) else { return };
+    // SAFETY: read and written only where it is not null.
+    if entry.is_null() || unsafe { (*entry).told_at } != 0 {
+        return;
+    }
+    // SAFETY: as above; the time has no preconditions.
+    let speaks = unsafe {
+        (*entry).told_at = helpers::bpf_ktime_get_ns();
+        (*entry).protocol
+    };
+    said(pod, speaks);
+}
+
+#[inline(always)]
+fn said(pod: *mut Pod, speaks: u8) {
+    if speaks == protocol::HTTP2 {
+        count!(pod, told[told::HTTP2], 1);
+        bump(outcome::HTTP2);
+    } else {
+        count!(pod, told[told::HTTP1], 1);
+        bump(outcome::HTTP1);
+    }
+}
+
+const PASS: u32 = sk_action::SK_PASS;
+const DROP: u32 = sk_action::SK_DROP;
+
+/// Something that the pod writes, before it is queued; the socket is locked.
+#[inline(always)]
+pub(crate) fn announce(ctx: &SkMsgContext) -> u32 {
+    let Some(config) = config().filter(|_| leased()) else { return PASS };
+    // SAFETY: a field of the context; the verifier types it as a socket.
+    let sk = unsafe { (*ctx.msg).__bindgen_anon_3.sk };
+    if sk.is_null() {
+        return PASS;
+    }
+    let s = state(sk, false);
+    if s.is_null() {
+        return PASS;
+    }
+    // SAFETY: a socket's storage that was just looked up.
+    let (turn, at, next) =
+        unsafe { ((*s).turns, core::ptr::read_volatile(&raw const (*s).phase), (*s).next) };
+    if at != phase::RESPONSE && at != phase::FRAME {
+        return PASS;
+    }
+    let sequence = word(address(sk) + u64::from(config.write_seq));
+    let size = ctx.size();
+    if sequence != next {
+        give_up(s, phase::NONE, outcome::MISSED);
+        return PASS;
+    }
+    if size == 0 {
+        return PASS;
+    }
+    if at == phase::FRAME {
+        return put(ctx, s, 0, &GOAWAY);
+    }
+    let place = match read(ctx, s, size) {
+        Read::Here(place) => place,
+        Read::More => {
+            // SAFETY: as above.
+            unsafe { (*s).next = sequence.wrapping_add(size) };
+            return PASS;
+        }
+        Read::GiveUp(phase, why) => {
+            give_up(s, phase, why);
+            return PASS;
+        }
+    };
+    // SAFETY: as above.
+    if unsafe { core::ptr::read_volatile(&raw const (*s).turns) } != turn {
+        give_up(s, phase::NONE, outcome::MISSED);
+        return PASS;
+    }
+    put(ctx, s, place, &CLOSE)
+}
+
+#[inline(always)]
+fn give_up(s: *mut Announcing, phase: u32, why: u32) {
+    // SAFETY: a socket's storage that was looked up in this run.
+    unsafe { core::ptr::write_volatile(&raw mut (*s).phase, phase) };
+    bump(why);
+}
+
+enum Read {
+    /// The announcement goes behind so many bytes of this message.
+    Here(u32),
+    /// It goes into a later message.
+    More,
+    /// Into none: the phase, and the reason.
+    GiveUp(u32, u32),
+}
+
+/// Reads on in the response's head.
+#[inline(always)]
+fn read(ctx: &SkMsgContext, s: *mut Announcing, size: u32) -> Read {
+    // SAFETY: a socket's storage that was looked up in this run; nobody else reads on in it, or the turn
+    // is another.
+    let reader = unsafe { &mut (*s).reader };
+    reader.message();
+    if reader.said() == said::HERE {
+        return Read::Here(0);
+    }
+    let wanted = if size < PEEK { size } else { PEEK };
+    if ctx.data_end().wrapping_sub(ctx.data()) < wanted as usize {
+        // SAFETY: the context of this program.
+        let pulled = unsafe { helpers::bpf_msg_pull_data(ctx.msg, 0, wanted, 0) };
+        if pulled as i32 != 0 {
+            return Read::GiveUp(phase::NONE, outcome::PULL_FAILED);
+        }
+    }
+    let (data, end) = (ctx.data(), ctx.data_end());
+    for i in 0..PEEK {
+        let at = data + i as usize;
+        // SAFETY: within the message, checked here and again by the verifier.
+        if at + 1 > end || !reader.step(unsafe { *(at as *const u8) }) {
+            break;
+        }
+    }
+    let bytes = reader.bytes();
+    match reader.said() {
+        said::HERE if bytes < size => Read::Here(bytes),
+        // At the very end of a message older kernels put nothing; the next one begins with a header.
+        said::HERE => Read::More,
+        said::NONSENSE => Read::GiveUp(phase::NEVER, outcome::UNRECOGNISED),
+        said::UPGRADED => Read::GiveUp(phase::NEVER, outcome::UPGRADED),
+        _ if bytes == size => Read::More,
+        _ => Read::GiveUp(phase::NONE, outcome::TOO_LONG),
+    }
+}
+
+/// Puts the announcement behind `at` bytes of the message.
+#[inline(always)]
+fn put<const N: usize>(ctx: &SkMsgContext, s: *mut Announcing, at: u32, text: &[u8; N]) -> u32 {
+    if ctx.push_data(at, N as u32, 0).is_err() {
+        give_up(s, phase::NONE, outcome::PUSH_FAILED);
+        return PASS;
+    }
+    // SAFETY: the context of this program.
+    let pulled = unsafe { helpers::bpf_msg_pull_data(ctx.msg, at, at + N as u32, 0) } as i32;
+    let (data, end) = (ctx.data(), ctx.data_end());
+    if pulled != 0 || data + N > end {
+        // There is a hole in the message, of bytes that nobody wrote.
+        give_up(s, phase::NONE, outcome::PULL_FAILED);
+        if ctx.pop_data(at, N as u32, 0).is_err() {
+            bump(outcome::DROPPED);
+            return DROP;
+        }
+        return PASS;
+    }
+    for (i, byte) in text.iter().enumerate() {
+        // SAFETY: within the message, checked above and again by the verifier.
+        unsafe { core::ptr::write_volatile((data + i) as *mut u8, *byte) };
+    }
+    // SAFETY: a socket's storage that was looked up in this run.
+    unsafe { core::ptr::write_volatile(&raw mut (*s).phase, phase::PUT) };
+    PASS
+}

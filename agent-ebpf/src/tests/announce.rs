@@ -1,0 +1,87 @@
+//! Where the announcement goes.
+
+use std::{format, string::String, vec, vec::Vec};
+
+use proptest::prelude::*;
+
+use crate::announce::*;
+
+/// Behind which byte of `text`, or what it is instead.
+fn place(text: &[u8]) -> Result<Option<usize>, u32> {
+    let mut reader = Reader::default();
+    reader.message();
+    let _ = text.iter().find(|&&byte| !reader.step(byte));
+    match reader.said() {
+        said::NOTHING => Ok(None),
+        said::HERE => Ok(Some(reader.bytes() as usize)),
+        other => Err(other),
+    }
+}
+
+#[test]
+fn behind_the_status_line_of_the_final_response() {
+    let rows: [(&str, &str); 8] = [
+        ("HTTP/1.1 200 OK\r\n", "Content-Length: 0\r\n\r\n"),
+        ("HTTP/1.0 404 Not Found\r\n", "\r\n"),
+        ("HTTP/1.1 204\r\n", "\r\n"),
+        ("HTTP/1.1 200 OK\n", "\n"),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\n", "\r\n"),
+        ("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n", ""),
+        (
+            "HTTP/1.1 100 Continue\n\nHTTP/1.1 103 x\r\nA: b\r\nC: d\r\n\r\nHTTP/1.1 500 x\r\n",
+            "Connection: x",
+        ),
+        ("HTTP/1.1 102 Processing\r\nX: HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n", ""),
+    ];
+    for (before, after) in rows {
+        assert_eq!(place(format!("{before}{after}").as_bytes()), Ok(Some(before.len())), "{before}");
+        assert_eq!(place(&before.as_bytes()[..before.len() - 1]), Ok(None), "{before}");
+    }
+}
+
+#[test]
+fn not_on_anything_else() {
+    let nonsense: [&[u8]; 12] = [
+        b"HTTP/2.0 200 OK\r\n",
+        b"HTTP/1.1 20 OK\r\n\r\n",
+        b"HTTP/1.1  200 OK\r\n",
+        b"http/1.1 200 OK\r\n",
+        b"HTTP/1.1 099 OK\r\n",
+        b"HTTP/1.1 600 OK\r\n",
+        b"\r\nHTTP/1.1 200 OK\r\n",
+        b"+OK\r\n",
+        b"GET / HTTP/1.1\r\n",
+        b"\x16\x03\x03\x00\x7a\x02",
+        b"\x4a\x00\x00\x00\x0a8.0.36",
+        b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+    ];
+    for text in nonsense {
+        assert_eq!(place(text), Err(said::NONSENSE), "{}", text.escape_ascii());
+    }
+    let upgraded = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n";
+    assert_eq!(place(upgraded), Err(said::UPGRADED));
+}
+
+proptest! {
+    /// Whatever the reason phrase and whatever follows.
+    #[test]
+    fn the_first_line_end_decides(code in 200..600u16, reason in "[ -~]{0,80}", rest in "[ -~\r\n]{0,80}") {
+        let line = format!("HTTP/1.1 {code} {reason}\r\n");
+        let text: String = [line.as_str(), &rest].concat();
+        prop_assert_eq!(place(text.as_bytes()), Ok(Some(line.len())));
+    }
+
+    /// Any number of interim responses.
+    #[test]
+    fn interim_responses_are_passed_over(
+        interim in prop::collection::vec((prop::sample::select(vec![100, 102, 103, 199]), "[a-zA-Z: /]{0,20}"), 0..4)
+    ) {
+        let mut text = String::new();
+        for (code, header) in &interim {
+            let header: Vec<_> = (!header.is_empty()).then(|| format!("{header}\r\n")).into_iter().collect();
+            text += &format!("HTTP/1.1 {code} x\r\n{}\r\n", header.concat());
+        }
+        text += "HTTP/1.1 200 OK\r\n";
+        prop_assert_eq!(place(text.as_bytes()), Ok(Some(text.len())));
+    }
+}

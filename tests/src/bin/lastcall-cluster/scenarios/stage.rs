@@ -1,0 +1,194 @@
+//! What a scenario has to work with: a namespace of its own, in a cluster with an agent.
+
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lastcall_tests::load::Report;
+use serde_json::{Value, json};
+
+use crate::agent::Agent;
+use crate::app::{PORT, list};
+use crate::cluster::Cluster;
+use crate::load::Load;
+use crate::pods::{Pods, Seen};
+use crate::rollout::trial::Traffic;
+
+/// For what takes a moment, on a machine that has other things to do.
+pub(super) const SOON: Duration = Duration::from_secs(90);
+
+/// A scenario's place.
+#[derive(Clone, Copy)]
+pub(crate) struct Stage<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) pods: &'a Pods,
+    pub(super) agent: &'a Agent,
+    pub(super) namespace: &'a str,
+}
+
+impl Stage<'_> {
+    /// Makes the scenario's namespace, with labels.
+    pub(super) fn open(&self, labels: &Value) -> Result<()> {
+        let metadata = json!({ "name": self.namespace, "labels": labels });
+        self.cluster
+            .apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }).to_string())
+    }
+
+    /// Ends whatever is left of it, without waiting.
+    pub(super) fn close(&self) -> Result<()> {
+        self.kubectl(&["delete", "pods", "--all", "--grace-period=1", "--wait=false"])?;
+        self.cluster.kubectl(&["delete", "namespace", self.namespace, "--wait=false"]).map(drop)
+    }
+
+    /// Applies manifests in the namespace.
+    pub(super) fn apply(&self, items: Vec<Value>) -> Result<()> {
+        self.cluster.apply(&list(self.namespace, items))
+    }
+
+    /// kubectl in the namespace.
+    pub(super) fn kubectl(&self, words: &[&str]) -> Result<String> {
+        self.cluster.kubectl(&[&["-n", self.namespace], words].concat())
+    }
+
+    /// Deletes without waiting.
+    pub(super) fn delete(&self, what: &str, more: &[&str]) -> Result<()> {
+        self.kubectl(&[&["delete", what, "--wait=false"], more].concat()).map(drop)
+    }
+
+    /// The pods of an app, when so many of them are ready.
+    pub(super) fn ready(&self, app: &str, count: usize) -> Result<Vec<Seen>> {
+        self.pods.wait(SOON, &format!("{count} ready pods of {}/{app}", self.namespace), |all| {
+            let ready: Vec<Seen> = all
+                .values()
+                .filter(|pod| pod.namespace == self.namespace && pod.app == app && pod.is_ready())
+                .cloned()
+                .collect();
+            (ready.len() == count).then_some(ready)
+        })
+    }
+
+    /// The one pod of an app, when it is ready.
+    pub(super) fn ready_pod(&self, app: &str) -> Result<Seen> {
+        self.ready(app, 1)?.into_iter().next().context("one pod")
+    }
+
+    /// A request that takes so long in the app, on a connection of its own; it is on its way when this returns.
+    pub(super) fn ask(&self, pod: &Seen, millis: u32) -> Result<Ask> {
+        self.ask_at(pod, PORT, millis)
+    }
+
+    /// The same at another port.
+    pub(super) fn ask_at(&self, pod: &Seen, port: u16, millis: u32) -> Result<Ask> {
+        let address: IpAddr = pod.ip().context("the pod has no address")?.parse()?;
+        // One now, the next in a quarter of an hour.
+        let traffic = Traffic { post: true, work_ms: millis, keep: 0, rate: 0.001 };
+        let mut load = Load::start(self.cluster, &traffic, SocketAddr::new(address, port), 0)?;
+        load.begins()?;
+        let ask = Ask { load, began: Instant::now() };
+        self.connected(SocketAddr::new(address, port))?;
+        Ok(ask)
+    }
+
+    /// Waits until a client has a connection to there.
+    fn connected(&self, to: SocketAddr) -> Result<()> {
+        if !self.cluster.is_own() {
+            thread::sleep(Duration::from_secs(1));
+            return Ok(());
+        }
+        let until = Instant::now() + SOON;
+        while Instant::now() < until {
+            let mut ss = self.cluster.node("ip");
+            ss.args([
+                "netns",
+                "exec",
+                "client",
+                "ss",
+                "-Htn",
+                "state",
+                "established",
+                "dst",
+                &to.to_string(),
+            ]);
+            if !ss.output()?.stdout.is_empty() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("no connection to {to}")
+    }
+
+    /// New connections to a Service's nodePort, so many a second; its first request is not sent yet.
+    pub(super) fn load(&self, service: &str, rate: f64) -> Result<Load> {
+        let text = self.kubectl(&["get", "service", service, "-o", "jsonpath={.spec.ports[0].nodePort}"])?;
+        let target = SocketAddr::new(self.cluster.address(false)?, text.parse().context("nodePort")?);
+        Load::start(self.cluster, &Traffic { post: false, work_ms: 0, keep: 0, rate }, target, 10)
+    }
+
+    /// When a pod's object went: seconds from its deletion, or from now where there is none.
+    pub(super) fn gone(&self, pod: &Seen, limit: Duration) -> Result<f64> {
+        self.pods.wait(limit, &format!("the end of {}", pod.name), |all| {
+            let pod = all.get(pod.uid())?;
+            Some(pod.gone? - pod.deleting.or(pod.gone)?)
+        })
+    }
+
+    /// Waits until the watch shows what `look` wants of a pod.
+    pub(super) fn sees<T>(
+        &self,
+        pod: &Seen,
+        limit: Duration,
+        what: &str,
+        mut look: impl FnMut(&Seen) -> Option<T>,
+    ) -> Result<T> {
+        self.pods.wait(limit, &format!("{}: {what}", pod.name), |all| look(all.get(pod.uid())?))
+    }
+
+    /// How the drain of a pod ended, when the agent has logged it.
+    pub(super) fn outcome(&self, pod: &str, limit: Duration) -> Result<String> {
+        self.agent.outcome(&format!("{}/{pod}", self.namespace), limit)
+    }
+
+    /// Waits until the agent has begun to drain a pod.
+    pub(super) fn draining(&self, pod: &str) -> Result<()> {
+        self.agent.begins(&format!("{}/{pod}", self.namespace), SOON)
+    }
+
+    /// Fails unless the drain of a pod ends so.
+    pub(super) fn ends_as(&self, pod: &str, wanted: &str) -> Result<()> {
+        let outcome = self.outcome(pod, SOON)?;
+        ensure!(outcome == wanted, "the drain of {pod} ended as `{outcome}`, not as `{wanted}`");
+        Ok(())
+    }
+}
+
+/// A request that is on its way.
+pub(super) struct Ask {
+    load: Load,
+    began: Instant,
+}
+
+impl Ask {
+    /// Waits for the answer; fails if the request was cut.
+    pub(super) fn answered(self) -> Result<Duration> {
+        let Report { failed, failures, .. } = self.load.finish()?;
+        if failed > 0 {
+            let error = failures.first().map(|failure| failure.error.clone()).unwrap_or_default();
+            bail!("the request failed {:.1} s after its start: {error}", self.began.elapsed().as_secs_f64());
+        }
+        Ok(self.began.elapsed())
+    }
+
+    /// Waits for the end of a request that has to be cut; fails if it was answered.
+    pub(super) fn cut(self) -> Result<Duration> {
+        let Report { failed, .. } = self.load.finish()?;
+        ensure!(failed > 0, "the request was answered, and was to be cut");
+        Ok(self.began.elapsed())
+    }
+}
+
+/// Fails unless a time lies within bounds.
+pub(super) fn between(what: &str, seconds: f64, least: f64, most: f64) -> Result<()> {
+    ensure!((least..=most).contains(&seconds), "{what} took {seconds:.1} s, not {least} to {most} s");
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! A real API server's word on the manifests, and on what the injection makes of pods.
+//!
+//! Everything is a dry run but two namespaces of the test's own and, where the server has it, the policy
+//! under a name of its own; all of them are removed again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{cases, go, render::CHART};
+use crate::{child, workspace::Workspace};
+
+/// The policy's name in the test, so that an installed one is left alone.
+const POLICY: &str = "lastcall-inject-trial";
+/// Where every pod is asked for.
+const ASKING: &str = "lastcall-trial-asking";
+/// Where none is.
+const SILENT: &str = "lastcall-trial-silent";
+/// How long an API server may take to put a policy into effect.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Fails if the server refuses a manifest or a case comes out wrong.
+pub(crate) fn judge(workspace: &Workspace, kubeconfig: &Path) -> Result<()> {
+    let api = Api { kubectl: kubectl(workspace)?, kubeconfig: kubeconfig.to_owned() };
+    let _trial = Trial(&api);
+    let _ = api.run(&["delete", "namespace", ASKING, SILENT, "--ignore-not-found", "--wait=true"]);
+    namespace(&api, SILENT, &[])?;
+    namespace(&api, ASKING, &["lastcall.dev/inject=true", "pod-security.kubernetes.io/enforce=restricted"])?;
+    manifests(workspace, &api)?;
+    injection(workspace, &api)
+}
+
+/// What is in a namespace can only be tried in one that exists: the dry run makes none.
+fn manifests(workspace: &Workspace, api: &Api) -> Result<()> {
+    for file in ["deploy/lastcall.yaml", "deploy/uninstall.yaml"] {
+        let text =
+            fs::read_to_string(workspace.root.join(file)).with_context(|| format!("cannot read {file}"))?;
+        let text = text.replace("namespace: lastcall\n", &format!("namespace: {SILENT}\n"));
+        api.feed(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &text)
+            .with_context(|| format!("the API server refuses {file}"))?;
+        println!("accepted: {file}");
+    }
+    Ok(())
+}
+
+fn injection(workspace: &Workspace, api: &Api) -> Result<()> {
+    let group = "admissionregistration.k8s.io";
+    let served = api.run(&["api-versions"])?;
+    let version = ["v1", "v1beta1", "v1alpha1"].into_iter().find(|version| {
+        let path = format!("/apis/{group}/{version}");
+        served.contains(&format!("{group}/{version}"))
+            && api
+                .run(&["get", "--raw", &path])
+                .is_ok_and(|kinds| kinds.contains("\"MutatingAdmissionPolicy\""))
+    });
+    let Some(version) = version else {
+        println!(
+            "NOT tried: this API server has no MutatingAdmissionPolicy (--feature-gates, --runtime-config)"
+        );
+        return Ok(());
+    };
+    let mut template = Command::new(go::helm(workspace)?);
+    template
+        .args(["template", "lastcall"])
+        .arg(workspace.root.join(CHART))
+        .args(["--set=inject.enabled=true", "--show-only=templates/inject-policy.yaml"])
+        .arg(format!("--set=inject.name={POLICY}"))
+        .arg(format!("--api-versions={group}/{version}/MutatingAdmissionPolicy"));
+    let policy = child::answer(&mut template).context("helm cannot render the policy")?;
+    ensure!(policy.contains(&format!("{group}/{version}")), "helm rendered another version than {version}");
+    api.feed(&["apply", "--validate=strict", "-f", "-"], &policy)
+        .context("the API server refuses the policy")?;
+    let cases = cases::of(&workspace.root.join("deploy/tests/inject"))?;
+    ensure!(!cases.is_empty(), "there are no cases");
+    let begun = Instant::now();
+    let mut wrong = Vec::new();
+    for case in &cases {
+        // A policy counts some seconds after it was made: the first cases wait for that, and only they.
+        let found = loop {
+            let found = dry_run(api, &case.file);
+            let right = found.as_ref().is_ok_and(|hooks| *hooks == case.expected);
+            if right || begun.elapsed() > PATIENCE {
+                break found;
+            }
+            thread::sleep(Duration::from_millis(500));
+        };
+        match found {
+            Ok(hooks) if hooks == case.expected => println!("ok: {}", case.name),
+            Ok(hooks) => wrong.push(format!("{}: {hooks:?} instead of {:?}", case.name, case.expected)),
+            Err(e) => wrong.push(format!("{}: {e:#}", case.name)),
+        }
+    }
+    ensure!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    println!("{} cases of the injection, by {group}/{version}", cases.len());
+    Ok(())
+}
+
+fn dry_run(api: &Api, file: &Path) -> Result<std::collections::BTreeMap<String, cases::Hook>> {
+    let file = file.to_str().context("a path that is no text")?;
+    let pod = api.run(&["create", "--dry-run=server", "-o", "json", "-f", file])?;
+    Ok(cases::hooks(&serde_json::from_str::<Value>(&pod)?))
+}
+
+fn namespace(api: &Api, name: &str, labels: &[&str]) -> Result<()> {
+    api.run(&["create", "namespace", name])?;
+    for label in labels {
+        api.run(&["label", "namespace", name, label])?;
+    }
+    // Pods are refused until the namespace has it; where no controller makes it, this does.
+    let _ = api.run(&["-n", name, "create", "serviceaccount", "default"]);
+    Ok(())
+}
+
+/// Removes what the trial made, however it ends.
+struct Trial<'a>(&'a Api);
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        let api = self.0;
+        let _ = api.run(&["delete", "namespace", ASKING, SILENT, "--ignore-not-found", "--wait=false"]);
+        for kind in ["mutatingadmissionpolicy", "mutatingadmissionpolicybinding"] {
+            let names = [POLICY.to_owned(), format!("{POLICY}-namespace"), format!("{POLICY}-pod")];
+            let _ = api.run(
+                &[&["delete", kind, "--ignore-not-found"], &names.each_ref().map(String::as_str)[..]]
+                    .concat(),
+            );
+        }
+    }
+}
+
+struct Api {
+    kubectl: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Api {
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        self.feed(arguments, "")
+    }
+
+    fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
+        use std::{io::Write as _, process::Stdio};
+        let mut kubectl = Command::new(&self.kubectl);
+        kubectl.arg("--request-timeout=30s").arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running =
+            kubectl.spawn().with_context(|| format!("cannot run {}", self.kubectl.display()))?;
+        if let Some(mut stdin) = running.stdin.take() {
+            // One that ends early says why on its standard error.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = running.wait_with_output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// The machine's, or the one that the project's own cluster is built with.
+fn kubectl(workspace: &Workspace) -> Result<PathBuf> {
+    let ours = workspace.target.join("e2e/bin/kubectl");
+    child::on_path("kubectl").or_else(|| ours.is_file().then_some(ours)).context("there is no kubectl")
+}
