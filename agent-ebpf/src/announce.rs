@@ -53,7 +53,7 @@ pub fn http1(c: &Connection, start: Start, piece: Piece) -> Result<(), Refusal> 
     if c.flags & flag::UPGRADED != 0 || matches!(start, Start::Connect) {
         return Err(Some(count::UPGRADED));
     }
-    if c.flags & flag::PIPELINED != 0 {
+    if c.flags & (flag::PIPELINED | flag::UNCERTAIN) != 0 {
         return Err(Some(count::PIPELINED));
     }
     if c.flags & KNOWN != KNOWN || c.flags & RESPONSE != 0 || c.exchanges == 0 || c.in_end != piece.end() {

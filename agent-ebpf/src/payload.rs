@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use lastcall_ebpf::{
     abi::{Connection, HealthPath, Pod, StreamKey, flag, follow, protocol},
+    chunks::{self, CHUNK_PEEK, CHUNK_PEEKS, Chunks},
     frames::{self, Frame, Ground, Walk},
     head::{HEAD_PEEK, HEAD_PEEKS, Head},
     http::{self, Piece, REQUEST_PEEK, Start},
@@ -152,8 +153,11 @@ pub(crate) fn response(skb: Skb, run: *mut Scratch, c: &mut Connection) {
         http::response_continues(c);
     }
     if c.flags & (flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED) != 0 {
-        let chunked = c.flags & flag::RESPONSE_CHUNKED != 0;
-        http::response_ends(c, chunked && is_last_chunk(skb, at, piece.payload));
+        if c.flags & flag::RESPONSE_CHUNKED != 0 && chunks::followed(c) {
+            follow_chunks(skb, run, c, piece);
+        }
+        let likely = c.flags & flag::RESPONSE_CHUNKED != 0 && !chunks::followed(c);
+        http::response_ends(c, likely && is_last_chunk(skb, at, piece.payload));
     }
 }
 
@@ -214,6 +218,51 @@ fn more_head(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) -> O
     let _ = HEADS.remove(unsafe { &(*run).key });
     http::response_framed(c, head);
     (head.follows == Head::INTERIM).then(|| head.start.wrapping_add(head.body).wrapping_sub(piece.sequence))
+}
+
+/// Follows the chunks of the response in progress through this segment.
+#[inline(always)]
+fn follow_chunks(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) {
+    // SAFETY: this processor's own value, see its map.
+    let run = unsafe { &mut *run };
+    run.chunks = Chunks::follow(c, piece.sequence, piece.payload);
+    walk_chunks(skb.0);
+    if run.chunks.leave(c, piece.sequence) {
+        http::chunks_end(c);
+    }
+}
+
+/// Reads the chunk headers of a segment, as many as are allowed. Always 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_chunks(skb: *mut __sk_buff) -> i32 {
+    for _ in 0..CHUNK_PEEKS {
+        if walk_chunk(skb) == 0 {
+            break;
+        }
+    }
+    0
+}
+
+/// Reads up to [`CHUNK_PEEK`] bytes of a chunk header. 0: there are none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_chunk(skb: *mut __sk_buff) -> i32 {
+    let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this processor's own value, see its map.
+    let run: &mut Scratch = unsafe { &mut *run };
+    let wanted = run.chunks.wants();
+    let len = bounded::<CHUNK_PEEK>(wanted);
+    let at = run.payload_at.wrapping_add(run.chunks.at);
+    if wanted == 0 || !Skb(skb).copy_payload(at, run.bytes.as_mut_ptr(), len) {
+        return 0;
+    }
+    for i in 0..CHUNK_PEEK {
+        if i >= len as usize || !run.chunks.step(run.bytes[i]) {
+            break;
+        }
+    }
+    1
 }
 
 #[inline(always)]

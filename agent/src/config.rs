@@ -179,6 +179,7 @@ impl Config {
             bounds: Bounds {
                 default_grace: args.hook.default_grace,
                 max_drain: args.hook.max_drain,
+                node_shutdown: args.hook.node_shutdown_grace,
                 min_settle: typed.min_settle,
                 nobody_home_wait: args.hook.nobody_home_wait,
             },

@@ -1,6 +1,6 @@
 //! `cargo xtask e2e`: makes what the cluster needs, and hands over to `lastcall-cluster`, as root.
 
-mod go;
+pub(crate) mod go;
 mod programs;
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _};

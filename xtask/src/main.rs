@@ -10,6 +10,7 @@ mod e2e;
 mod ebpf;
 mod image;
 mod kernel_object;
+mod kernels;
 mod linker;
 mod root;
 mod tidy;
@@ -77,6 +78,15 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Try lastcall on Debian's kernels, old and new, in QEMU without KVM; says which it is promised for
+    Kernels {
+        /// Only these
+        #[arg(value_enum, value_name = "KERNEL")]
+        releases: Vec<kernels::Release>,
+        /// Write the results to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Check the house rules that the compiler does not check
     Tidy,
 }
@@ -110,6 +120,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let flags = flags.into_iter().filter_map(|(name, value)| Some([name.into(), value?]));
             compat::run(&workspace, &flags.flatten().chain(options).collect::<Vec<OsString>>())
         }
+        Verb::Kernels { releases, json } => kernels::run(&workspace, &releases, json.as_deref()),
         Verb::Tidy => tidy::run(&workspace),
     }
 }

@@ -109,6 +109,13 @@ pub struct HookArgs {
     /// have very long graces.
     #[arg(long, value_name = "DURATION", env = "LASTCALL_MAX_DRAIN", value_parser = parse::duration)]
     pub max_drain: Option<Duration>,
+
+    /// Time that a shutdown of the node leaves to ordinary pods [default: the grace alone]
+    ///
+    /// The kubelet's shutdownGracePeriod less shutdownGracePeriodCriticalPods. Nothing in the API says
+    /// that it shortens a pod's grace.
+    #[arg(long, value_name = "DURATION", env = "LASTCALL_NODE_SHUTDOWN_GRACE", value_parser = parse::duration)]
+    pub node_shutdown_grace: Option<Duration>,
 }
 
 /// What a hook gets when its path does not say otherwise.

@@ -130,7 +130,7 @@ pub struct PodFacts {
     pub health_paths: BTreeSet<String>,
     /// How many connections the kubelet's readiness and liveness probes open, per second.
     pub probes_per_second: f64,
-    /// A liveness or startup probe can kill it.
+    /// A liveness or startup probe can kill one of the containers that have such a hook.
     pub killable_by_probe: bool,
     /// Kind of Service.
     pub exposure: Exposure,

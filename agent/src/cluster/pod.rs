@@ -94,6 +94,7 @@ impl PodRecord {
             probes_per_second: lasting().map(connections_per_second).sum(),
             killable_by_probe: containers
                 .iter()
+                .filter(|c| hook(c, options.hook_port).is_some())
                 .any(|c| c.liveness_probe.is_some() || c.startup_probe.is_some()),
             load_balancer_gate: spec.readiness_gates.iter().flatten().any(|gate| {
                 gate.condition_type.starts_with("target-health.elbv2.k8s.aws/")

@@ -47,6 +47,8 @@ pub(super) struct Eyes {
     announcing: BTreeSet<u32>,
     /// Clients of some port are to be told to leave.
     announces: bool,
+    /// Why they could not be attached to a link.
+    not_announcing: Option<String>,
     addresses: BTreeSet<IpAddr>,
     fallback: Option<Fallback>,
     /// At which ports clients are told to leave.
@@ -73,6 +75,7 @@ impl Eyes {
             attachments: BTreeMap::new(),
             announcing: BTreeSet::new(),
             announces: false,
+            not_announcing: None,
             addresses: BTreeSet::new(),
             fallback: None,
             audience,
@@ -131,6 +134,7 @@ impl Eyes {
                 }
                 Ok(Err(e)) => {
                     tracing::warn!(error = %crate::causes(&e), "{drain}: no client is told to leave");
+                    self.not_announcing = Some(crate::causes(&e));
                 }
                 Err(e) => {
                     tracing::debug!(error = %crate::causes(&e), "{drain}: gone before its clients were told")
@@ -159,7 +163,8 @@ impl Eyes {
 
     /// Why no client can be told to leave, whoever asks for it.
     pub(super) fn cannot_tell(&self) -> Option<&str> {
-        self.fallback.map(Fallback::why)
+        let refused = || self.not_announcing.as_deref().or(self.services.no_announcer.as_deref());
+        self.fallback.map(Fallback::why).or_else(refused)
     }
 
     /// The pod's number in the kernel's maps.

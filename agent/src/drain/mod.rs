@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod announced;
+mod evidence;
 mod explain;
 mod eyes;
 mod happened;
@@ -34,6 +35,7 @@ mod place;
 pub mod policy;
 mod probes;
 pub mod registry;
+mod restart;
 mod second_look;
 pub mod services;
 mod task;
@@ -41,6 +43,7 @@ mod verdict;
 mod wake;
 
 pub use announced::Announced;
+pub use evidence::Witnesses;
 pub use happened::{Fallback, Happened, Listener};
 pub use registry::Drains;
 pub use services::{AttachChoice, Bounds, Paces, Services};

@@ -13,7 +13,7 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{happened::Listener, wake::Wake};
+use super::{evidence::Witnesses, happened::Listener, wake::Wake};
 use crate::{
     cluster::Cluster,
     contract::{Calls, Contract},
@@ -28,6 +28,8 @@ pub struct Bounds {
     pub default_grace: Duration,
     /// Longest drain.
     pub max_drain: Option<Duration>,
+    /// What a node's shutdown leaves to its pods.
+    pub node_shutdown: Option<Duration>,
     /// Shortest settle.
     pub min_settle: Duration,
     /// How long a hook is held of whose pod nothing can be seen: as long as without an agent.
@@ -38,10 +40,14 @@ pub struct Bounds {
 pub struct Services {
     /// Who is Terminating.
     pub cluster: Cluster,
+    /// Who tells a stop from a restart, where there is an API server.
+    pub witnesses: Option<Arc<Witnesses>>,
     /// The kernel programs, where there are any.
     pub observer: Option<Arc<Observer>>,
     /// Tells clients to leave, where the kernel can.
     pub announcer: Option<Arc<LastCall>>,
+    /// Why it cannot, for people.
+    pub no_announcer: Option<String>,
     /// The node's network namespaces.
     pub namespaces: Namespaces,
     /// How often each pod was connected to before its drain.

@@ -11,6 +11,7 @@ use lastcall_ebpf::abi::TCP;
 use super::{
     Drain, Happened, Services, Verdict,
     announced::Tally,
+    evidence::Stop,
     explain::{Circumstance, explain},
     eyes::{Eyes, POLL, RECONCILE, Table, link_change},
     noise::Noise,
@@ -55,6 +56,7 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
     drain.ledger().tell(audience);
     let rate = services.rates.rate(&namespace).await.ok().flatten().map(|r| r.per_second());
     let mut task = Task {
+        stop: Stop::watch(drain, services.witnesses.as_ref()),
         drain: Arc::clone(drain),
         services,
         namespace,
@@ -84,6 +86,8 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
 
 struct Task {
     drain: Arc<Drain>,
+    /// Whether it is the pod's end, where no deletion says so.
+    stop: Stop,
     services: Arc<Services>,
     namespace: Namespace,
     eyes: Eyes,
@@ -117,7 +121,7 @@ impl Task {
         self.dump().await;
         let mut confirms = 0;
         loop {
-            self.announce();
+            self.announce().await;
             let read_from = Moment::now();
             self.read();
             let now = Moment::now();
@@ -157,6 +161,7 @@ impl Task {
                 biased;
                 () = wake.empty.notified() => self.woken = true,
                 () = self.namespace.gone() => self.nobody_listens = true,
+                () = self.stop.changed() => {}
                 names = changes.next() => {
                     if self.drain.name().is_none_or(|name| names.contains(&name)) {
                         self.learn();
@@ -185,16 +190,18 @@ impl Task {
 
     /// Begins the last call where a hook has come of which the sources knew nothing. It never ends before
     /// the drain does: what a joining hook says changes nothing.
-    fn announce(&mut self) {
-        if self.audience != Audience::Nobody {
-            return;
+    async fn announce(&mut self) {
+        if self.audience == Audience::Nobody {
+            self.audience = self.drain.audience(self.services.last_call, self.facts.as_deref());
+            if self.audience != Audience::Nobody {
+                self.eyes.tell(self.audience);
+                self.eyes.set_ports(&self.drain, self.facts.as_ref().map(|f| &f.ports), &self.listening);
+                self.eyes.announce(&self.drain).await;
+            }
         }
-        self.audience = self.drain.audience(self.services.last_call, self.facts.as_deref());
-        if self.audience != Audience::Nobody {
-            self.eyes.tell(self.audience);
-            self.eyes.set_ports(&self.drain, self.facts.as_ref().map(|f| &f.ports), &self.listening);
-            self.drain.ledger().tell(self.audience);
-        }
+        // Nobody waits for a last call that cannot be heard.
+        let heard = if self.eyes.cannot_tell().is_some() { Audience::Nobody } else { self.audience };
+        self.drain.ledger().tell(heard);
     }
 
     /// What the sources say now.
@@ -327,14 +334,16 @@ impl Task {
             deletion: end.and_then(|e| e.grace),
             termination: known.as_ref().and_then(|f| f.termination_grace),
             unknown: bounds.default_grace,
+            shutdown: bounds.node_shutdown.filter(|_| self.stop.is_shutdown()),
             max_drain: bounds.max_drain,
             ..policy::Grace::default()
         };
+        let deadline = policy::deadline(self.drain.began, &grace, self.drain.contract.reserve);
+        let bound = self.stop.bound().filter(|_| end.is_none());
         Circumstances {
             began: self.drain.began,
             hook_waiting: self.drain.hooks_waiting() > 0,
-            deadline: policy::deadline(self.drain.began, &grace, self.drain.contract.reserve)
-                .min(self.drain.promised()),
+            deadline: bound.map_or(deadline, |bound| deadline.min(bound)).min(self.drain.promised()),
             exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
             openings_per_second: self.openings_per_second,
             probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),
@@ -343,7 +352,7 @@ impl Task {
             others_ready: self.others_ready,
             pod_gone: self.was_known && self.facts.is_none(),
             namespace_gone: self.nobody_listens || self.namespace.is_gone(),
-            restart: false,
+            restart: end.is_none() && self.stop.is_restart(),
             observed_by_kernel: self.eyes.by_kernel(),
             dumps: self.dumps,
         }
@@ -389,7 +398,11 @@ impl Task {
         let unable = self.eyes.cannot_tell();
         let settled = now >= settled;
         let told = Circumstance { settle: &settle, settled, view: &view, audience: self.audience, unable };
-        let why = explain(verdict, &told);
+        let mut why = explain(verdict, &told);
+        let known = self.facts.as_ref().is_some_and(|f| f.terminating.is_some());
+        if verdict.outcome == Outcome::Deadline && !known && self.stop.bound().is_some() {
+            why = "nobody can tell whether the pod stops or a container restarts".to_owned();
+        }
         self.publish(&view, circumstances, String::new());
         // Of use only where a close came last, not a timer.
         let event = Moment(self.drain.wake.last_event());

@@ -51,6 +51,9 @@ fn the_dashboard_is_json_with_a_query_in_every_panel() {
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).expect("JSON");
     for panel in dashboard["panels"].as_array().expect("panels") {
         let targets = panel["targets"].as_array().expect("targets");
-        assert!(targets.iter().all(|t| t["expr"].as_str().is_some_and(|e| e.contains("lastcall_"))), "{panel}");
+        assert!(
+            targets.iter().all(|t| t["expr"].as_str().is_some_and(|e| e.contains("lastcall_"))),
+            "{panel}"
+        );
     }
 }

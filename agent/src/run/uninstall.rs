@@ -28,7 +28,8 @@ pub fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
         ),
         Err(_) if args.force => {}
         Err(e) => {
-            let why = "it is not known whether an agent still runs here; --force removes the pins all the same";
+            let why =
+                "it is not known whether an agent still runs here; --force removes the pins all the same";
             return Err(e).context(why);
         }
     }

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::{Case, Draft, Finding, Rule, Severity, path::join};
 use crate::{
     check::{
-        facts::{Balancer, targets_pods},
         hooks::{Hook, seconds},
         objects::{Rollout, ServiceObject, WorkloadKind},
+        reach::{Balancer, targets_pods},
         tree::Path,
     },
     contract::parameters,

@@ -134,10 +134,7 @@ fn a_command_that_cannot_run() {
             &[shell, ("app:image", "gcr.io/distroless/base:debug")],
             &["note exec-hook app", "note other-hook app"],
         ),
-        (
-            &[(PRE_STOP, "{exec: {command: [sh, -c, sleep 20]}}"), image],
-            &["error exec-hook app"],
-        ),
+        (&[(PRE_STOP, "{exec: {command: [sh, -c, sleep 20]}}"), image], &["error exec-hook app"]),
         (&[(PRE_STOP, "{exec: {command: [sleep 20]}}")], &["error exec-hook app"]),
         (&[(PRE_STOP, "{exec: {command: []}}")], &["error exec-hook app"]),
         (

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -27,9 +27,14 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     /// By what was asked for: why the last request for it failed.
     failing: Mutex<BTreeMap<String, Failure>>,
+    /// The last request found no server.
+    away: AtomicBool,
     requests: AtomicU64,
     failures: AtomicU64,
 }
+
+/// What is asked for again until it answers; a failure of anything else is history once the server answers.
+const FOLLOWED: [&str; 2] = ["pods", "endpointslices"];
 
 #[derive(Clone, Debug)]
 struct Failure {
@@ -51,7 +56,7 @@ impl Health {
 
     /// The server answers, if only to refuse.
     pub fn reachable(&self) -> bool {
-        self.failing().values().all(|failure| failure.answered)
+        !self.0.away.load(Ordering::Relaxed)
     }
 
     /// Requests so far, and those of them that failed.
@@ -68,7 +73,12 @@ impl Health {
             Err(why) => Some(Failure { why, answered: false }),
         };
         self.0.failures.fetch_add(failure.is_some().into(), Ordering::Relaxed);
+        let away = failure.as_ref().is_some_and(|failure| !failure.answered);
+        self.0.away.store(away, Ordering::Relaxed);
         let mut failing = self.failing();
+        if !away {
+            failing.retain(|what, failure| failure.answered || FOLLOWED.contains(&what.as_str()));
+        }
         match failure {
             Some(failure) => drop(failing.insert(what.to_owned(), failure)),
             None => drop(failing.remove(what)),
@@ -155,13 +165,17 @@ mod tests {
     fn each_thing_heals_by_itself() {
         let health = Health::default();
         health.note("pods", Err("connection refused".into()));
+        health.note("events", Err("connection refused".into()));
+        assert_eq!(health.problems().len(), 2);
         health.note("nodes", Ok(StatusCode::FORBIDDEN));
         assert_eq!(health.pods(), Err("connection refused".into()));
-        assert!(!health.reachable());
+        assert!(health.reachable(), "a refusal is an answer");
+        assert_eq!(health.problems().len(), 2, "the events are history, the pods are asked for again");
         health.note("pods", Ok(StatusCode::GONE));
         assert_eq!(health.pods(), Ok(()));
-        assert!(health.reachable(), "a refusal is an answer");
         assert_eq!(health.problems(), ["API server, nodes: 403 Forbidden"]);
-        assert_eq!(health.counts(), (3, 2));
+        assert_eq!(health.counts(), (4, 3));
+        health.note("pods", Err("connection refused".into()));
+        assert!(!health.reachable());
     }
 }

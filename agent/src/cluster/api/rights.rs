@@ -43,4 +43,20 @@ pub const RIGHTS: &[Right] = &[
         optional: true,
         why: "the kind of Service behind a draining pod: it sets how long routing takes to settle",
     },
+    Right {
+        group: "",
+        resource: "nodes",
+        verbs: &["get"],
+        optional: true,
+        why: "whether this node shuts down or is under pressure, where a hook came without a deletion; without \
+              it an Event alone can tell",
+    },
+    Right {
+        group: "",
+        resource: "events",
+        verbs: &["list"],
+        optional: true,
+        why: "what the kubelet said of a pod whose hook came without a deletion: only that tells a container's \
+              restart from a pod's end; without it such a hook drains, for 10 s at most",
+    },
 ];

@@ -120,22 +120,6 @@ impl Agent {
         pods.iter().map(|pod| end(pod).unwrap_or_else(|| "no word of it".to_owned())).collect()
     }
 
-<<<<<<< HEAD
-    /// By pod's name.
-    fn ends(&self) -> BTreeMap<String, String> {
-        let log = self.log().unwrap_or_default();
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let ends = lines.filter_map(|line| {
-            let fields = &line["fields"];
-            let name = fields["pod"].as_str()?.rsplit('/').next()?.to_owned();
-            let outcome = fields["outcome"].as_str()?.to_owned();
-            let ends = fields["message"] == "drain ends";
-            ends.then(|| {
-                (name, fields["seconds"].as_f64().map_or(outcome.clone(), |s| format!("{outcome} {s:.1} s")))
-            })
-        });
-        ends.collect()
-=======
     /// How the drain of a pod (`namespace/name`) ended.
     pub(crate) fn outcome(&self, pod: &str, limit: Duration) -> Result<String> {
         self.hear(&format!("the end of the drain of {pod}"), limit, |line| {
@@ -192,6 +176,5 @@ impl Line {
 
     fn ends(&self) -> bool {
         self.message == "drain ends"
->>>>>>> main
     }
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use lastcall_tests::{Agent, Hook, Node, Pod};
 use serde::Serialize;
 
@@ -92,7 +93,7 @@ pub(crate) fn run(pair: Pair, kits: &Kits, hook: &str, verbose: bool) -> Row {
         return Row { not_available: Some(reason.to_owned()), ..row };
     }
     let result = Node::new().and_then(|node| {
-        let result = try_run(pair, kits, hook, &node);
+        let result = try_run(pair, kits, hook, &node, verbose);
         if verbose && !result.as_ref().is_ok_and(|measured| measured.is_good()) {
             eprintln!("{}", node.diagnostics());
         }
@@ -106,7 +107,7 @@ pub(crate) fn run(pair: Pair, kits: &Kits, hook: &str, verbose: bool) -> Row {
     }
 }
 
-fn try_run(pair: Pair, kits: &Kits, hook: &str, node: &Node) -> Result<Row> {
+fn try_run(pair: Pair, kits: &Kits, hook: &str, node: &Node, verbose: bool) -> Result<Row> {
     let Pair { server, client } = pair;
     let agent = node.agent().start().context("start the agent")?;
     let name = if server.protocol == Protocol::Grpc { "grpc" } else { "http" };
@@ -121,7 +122,9 @@ fn try_run(pair: Pair, kits: &Kits, hook: &str, node: &Node) -> Result<Row> {
 
     let opened = accepted(&other)?;
     let stop = node.kubelet().delete(&old)?;
+    let deleted = Timestamp::now();
     let answer = stop.answered_within(LIMIT);
+    let answered = Timestamp::now();
     let reopened = accepted(&other)? - opened;
     let told = sum(&agent, "lastcall_announcements_total")?;
     let left = sum(&agent, "lastcall_announced_left_total")?;
@@ -129,6 +132,14 @@ fn try_run(pair: Pair, kits: &Kits, hook: &str, node: &Node) -> Result<Row> {
     thread::sleep(AFTER);
     let Report { requests, failed, wrong, closes, errors } = running.finish()?;
     drop((app, other_app));
+    if verbose {
+        let failures = errors.join("\n  ");
+        println!(
+            "{} with {}: deleted {deleted}, answered {answered}\n  {failures}",
+            server.name,
+            client.name()
+        );
+    }
     let answer = answer?;
     Ok(Row {
         requests,

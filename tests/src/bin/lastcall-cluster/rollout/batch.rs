@@ -145,14 +145,8 @@ fn run(
 fn finish(pods: &Pods, trial: &Trial, old: &[&str], load: Load) -> Result<Outcome> {
     let what = format!("the end of the old pods of {}", trial.name);
     let ends = pods.wait(GONE, &what, |all| {
-<<<<<<< HEAD
-        old.iter()
-            .map(|uid| all.get(*uid).and_then(|pod| Some((pod.name.clone(), pod.gone? - pod.deleting?))))
-            .collect()
-=======
         let end = |pod: &Seen| Some((pod.name.clone(), pod.deleting?, pod.gone?));
         old.iter().map(|uid| all.get(*uid).and_then(end)).collect::<Option<Vec<_>>>()
->>>>>>> main
     });
     thread::sleep(AFTER);
     let Report { requests, failed, cut, failures } = load.finish()?;
