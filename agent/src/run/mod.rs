@@ -24,7 +24,7 @@ use crate::{
         server::{HookServer, Limits},
     },
     kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
-    last_call,
+    last_call::{self, sockmap_fixes::SockmapFixes},
     report::{
         metrics::Metrics,
         ready::{Heartbeat, Latch, Readiness},
@@ -334,12 +334,20 @@ impl Kernel {
         let edges = Edges::take(&mut ebpf)?;
         let netns = NetnsCookie::load(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
-        let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
-            tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
-        });
-        let announcer = announcer.map(Arc::new).map_err(|e| causes(&e));
+        let announcer = announcer(&mut ebpf).map(Arc::new);
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
+}
+
+/// What tells clients to leave, where this kernel is known to do that without harm; else why not.
+fn announcer(ebpf: &mut aya::Ebpf) -> Result<LastCall, String> {
+    let fixes = SockmapFixes::of_this_kernel();
+    let loaded = if fixes.http1 {
+        LastCall::load(ebpf, fixes.http2).map_err(|e| causes(&e))
+    } else {
+        Err(format!("kernel {}", fixes.found))
+    };
+    loaded.inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
 }
 
 /// The hook programs, loaded, not yet attached.

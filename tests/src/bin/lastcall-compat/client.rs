@@ -95,7 +95,9 @@ impl Kind {
     pub(crate) fn note(self) -> Option<&'static str> {
         match self {
             Self::Curl => Some("sends again by itself when a kept connection ends before the first byte"),
-            Self::Fortio => Some("its fast client opens a new connection by itself when a kept one fails"),
+            Self::Fortio => Some(
+                "with its standard client; its fast one looks at Connection: close only if told to (-httpccch)",
+            ),
             Self::Ghz => Some("does not compare the answers"),
             _ => None,
         }
@@ -189,7 +191,7 @@ pub(crate) fn start(
         Kind::Fortio => {
             let (program, url) = (kits.built("go/bin/fortio"), format!("http://{at}/"));
             let flags = ["-quiet", "-c", CONNECTIONS, "-qps", "0", "-t", "60s", "-timeout", "10s"];
-            let payload = ["-payload", "HTTP/1.1 200 OK and a body", "-json", "-", &url];
+            let payload = ["-payload", "HTTP/1.1 200 OK and a body", "-stdclient", "-json", "-", &url];
             interruptible(&words(&[&[&*program, "load"], &flags[..], &payload].concat()), fortio)
         }
         Kind::Ghz => {
