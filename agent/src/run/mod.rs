@@ -26,6 +26,7 @@ use crate::{
     kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
     last_call::{self, sockmap_fixes::SockmapFixes},
     report::{
+        events::Events,
         metrics::Metrics,
         ready::{Heartbeat, Latch, Readiness},
         serve,
@@ -33,6 +34,7 @@ use crate::{
     sockets::{Namespaces, OpeningRates},
 };
 
+mod absence;
 mod bpffs;
 mod desk;
 mod hand_over;
@@ -128,7 +130,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tokio::spawn(kubelet::follow(config.clone(), namespaces.clone(), Arc::clone(hook)));
     }
 
-    let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
+    let events = match source.api() {
+        Some(api) => Events::start(api.client(), api.live().node(), config.events, Arc::clone(&metrics)),
+        None => Events::nowhere(Arc::clone(&metrics)),
+    };
+    if let Some(hook) = &hook {
+        absence::tell(hook, &pins(&config.bpf_dir), &events);
+    }
+    let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned(), events);
     let services = Arc::new(Services {
         cluster: cluster.clone(),
         witnesses: source.api().map(|api| Arc::new(Witnesses::new(Arc::clone(api.live())))),

@@ -33,6 +33,10 @@ impl Task {
         if now >= settled {
             self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
         }
+        let (within, to_settle) = (circumstances.deadline.since(circumstances.began), settle.floor);
+        if verdict.outcome == Outcome::Deadline && within < to_settle {
+            self.drain.happened(&Happened::Unfit(to_settle, within));
+        }
         let unable = self.eyes.cannot_tell();
         let settled = now >= settled;
         let told = Circumstance { settle: &settle, settled, view: &view, audience: self.audience, unable };
