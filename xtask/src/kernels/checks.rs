@@ -92,6 +92,19 @@ const CHECKS: [Check; 7] = [
         reads: Reads::Tests,
         since: Release::Bookworm,
     },
+    Check {
+        name: "last call",
+        program: "last_call",
+        arguments: &[
+            "--test-threads=2",
+            "is_told_once",
+            "a_body_after_continue",
+            "upgraded",
+            "other_protocols",
+        ],
+        limit: 240,
+        reads: Reads::Tests,
+    },
 ];
 
 /// Those that a kernel has to pass.
@@ -211,11 +224,16 @@ mod tests_of_checks {
     #[test]
     fn the_doctor_s_word_counts() {
         let findings = |verdict: &str, name: &str| {
-            format!(r#"warning: {{"checks": [{{"name": "{name}", "verdict": "{verdict}", "found": "EINVAL"}}]}} and more"#)
+            format!(
+                r#"warning: {{"checks": [{{"name": "{name}", "verdict": "{verdict}", "found": "EINVAL"}}]}} and more"#
+            )
         };
         let read = |verdict, name, status| CHECKS[0].read(&findings(verdict, name), status);
         assert_eq!(read("ok", "TCX link", 0), Outcome::Good("ok".to_owned()));
-        assert_eq!(read("degraded", "TCX link", 0), Outcome::Good("ok, without TCX link (EINVAL)".to_owned()));
+        assert_eq!(
+            read("degraded", "TCX link", 0),
+            Outcome::Good("ok, without TCX link (EINVAL)".to_owned())
+        );
         assert_eq!(read("degraded", "kubelet", 0), Outcome::Good("ok".to_owned()));
         assert_eq!(read("missing", "sock_diag", 1), Outcome::Bad("missing: sock_diag (EINVAL)".to_owned()));
         assert!(matches!(read("ok", "", 1), Outcome::Bad(_)));
