@@ -20,7 +20,11 @@ fn release() -> Check {
 }
 
 fn btf(path: &Path) -> Check {
-    let check = Check::new(Group::Kernel, "type information (BTF)", "know where the kernel keeps a socket's position, for the last call");
+    let check = Check::new(
+        Group::Kernel,
+        "type information (BTF)",
+        "know where the kernel keeps a socket's position, for the last call",
+    );
     match fs::metadata(path) {
         Ok(file) => check.ok(format!("{}, {} kB", path.display(), file.len() / 1024)),
         Err(_) => check.degraded(
@@ -32,10 +36,13 @@ fn btf(path: &Path) -> Check {
 
 /// By name, because what the fixes cure shows only under load, as bytes missing from a stream.
 fn last_call(fixes: SockmapFixes) -> Check {
-    let check = Check::new(Group::Kernel, "fixes for the last call", "tell clients to leave a pod that drains");
+    let check =
+        Check::new(Group::Kernel, "fixes for the last call", "tell clients to leave a pod that drains");
     match (fixes.http1, fixes.http2) {
         (true, true) => check.ok(fixes.found),
-        (true, false) => check.degraded(fixes.found, "none needed where no client speaks cleartext HTTP/2 (gRPC)"),
+        (true, false) => {
+            check.degraded(fixes.found, "none needed where no client speaks cleartext HTTP/2 (gRPC)")
+        }
         (false, _) => check.degraded(
             format!("off: {}", fixes.found),
             "stable 5.10.231, 5.15.174, 6.1.120, 6.6.66, 6.12.5, or a later series; drains work without",
