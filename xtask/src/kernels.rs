@@ -113,7 +113,9 @@ fn programs(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
         tests.args(["--package", package, "--test", test]);
     }
     built.extend(build(&mut tests)?);
-    let wanted = |b: &Built| if b.test { TESTS.iter().any(|(_, t)| *t == b.name) } else { BINARIES.contains(&&*b.name) };
+    let wanted = |b: &Built| {
+        if b.test { TESTS.iter().any(|(_, t)| *t == b.name) } else { BINARIES.contains(&&*b.name) }
+    };
     Ok(built.into_iter().filter(wanted).map(|b| (b.name, b.file)).collect())
 }
 
