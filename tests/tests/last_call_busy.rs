@@ -28,7 +28,13 @@ fn busy(node: &Node) -> Result<()> {
     ensure!(answer.outcome() == "drained", "{answer:?}");
     stop.gone_within(GONE)?;
     let report = load.finish()?;
-    ensure!(report.failed == 0 && report.requests > 100, "{} of {}: {:?}", report.failed, report.requests, report.failures.first());
+    ensure!(
+        report.failed == 0 && report.requests > 100,
+        "{} of {}: {:?}",
+        report.failed,
+        report.requests,
+        report.failures.first()
+    );
     let told = answer.body["last_call"]["told"].as_u64().context("the answer does not say who was told")?;
     ensure!(told >= 40, "of 50 clients {told} were told: {answer:?}");
     drop(agent);

@@ -92,6 +92,19 @@ const CHECKS: [Check; 7] = [
         reads: Reads::Tests,
         since: Release::Bookworm,
     },
+    Check {
+        name: "last call",
+        program: "last_call",
+        arguments: &[
+            "--test-threads=2",
+            "is_told_once",
+            "a_body_after_continue",
+            "upgraded",
+            "other_protocols",
+        ],
+        limit: 240,
+        reads: Reads::Tests,
+    },
 ];
 
 /// Those that a kernel has to pass.

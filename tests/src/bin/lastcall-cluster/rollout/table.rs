@@ -70,7 +70,10 @@ pub(super) fn broken_promises(outcomes: &[Outcome]) -> Vec<String> {
             (busy && !ours.service.contains("Local"), ours.gone_s, sleep.gone_s)
             && ours_s * 5.0 > sleep_s
         {
-            broken.push(format!("{cell}: {} gone after {ours_s:.1} s, with sleep 20 after {sleep_s:.1} s", ours.name));
+            broken.push(format!(
+                "{cell}: {} gone after {ours_s:.1} s, with sleep 20 after {sleep_s:.1} s",
+                ours.name
+            ));
         }
     }
     broken

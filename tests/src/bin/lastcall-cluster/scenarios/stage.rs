@@ -44,7 +44,9 @@ impl Stage<'_> {
         let kubelet = fs::read_to_string(home.log("kubelet")).unwrap_or_default();
         let hooks = kubelet.lines().filter(|line| {
             line.contains(self.namespace)
-                && ["reStop", "Killing container", "exited", "reempt", "robe failed"].iter().any(|w| line.contains(w))
+                && ["reStop", "Killing container", "exited", "reempt", "robe failed"]
+                    .iter()
+                    .any(|w| line.contains(w))
         });
         let wide = ["get", "events,pods", "-o", "wide"];
         let text = format!(
