@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{ebpf, workspace::Workspace};
+use crate::{ebpf, paths::Paths, workspace::Workspace};
 use origin::Origin;
 
 /// `cargo xtask image`, as typed.
@@ -98,7 +98,11 @@ struct Image {
 }
 
 fn build(workspace: &Workspace, origin: &Origin, names: &[String]) -> Result<Image> {
-    ebpf::run(workspace, false)?;
+    let object = ebpf::run(workspace, false)?;
+    // One that was built by an older command than this one may tell of this machine.
+    if Paths::of(workspace, None)?.told_in(&fs::read(object)?).is_some() {
+        ebpf::run(workspace, true)?;
+    }
     let target = agent::Target::find_or_install()?;
     let agent = agent::build(workspace, &target)?;
     let layer = layer::of(&agent, &licences(workspace)?, origin.seconds)?;

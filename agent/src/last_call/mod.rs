@@ -3,9 +3,13 @@
 //! In: the sockets in the map, and what the observer knows of their connections. Out: the lease renewed,
 //! four times a second, and leftovers removed. The announcement itself is the kernel programs' alone.
 
+pub mod sockmap_fixes;
+
 use std::{sync::Arc, time::Duration};
 
 use lastcall_ebpf::abi::{Connection, flag, protocol};
+
+pub mod kernels;
 
 pub use crate::kernel::last_call::{LastCall, LastCallCounts, REFUSALS, Unavailable};
 use crate::{kernel::Observer, moment::Moment};

@@ -108,10 +108,16 @@ impl Desk for NodeDesk {
                 return no_such_pod(why, call.began);
             }
         };
-        if let Some(deadline) = drain.progress().deadline {
-            call.book.deadline(deadline);
-        }
-        let verdict = drain.verdict().await;
+        let verdict = drain.verdict();
+        tokio::pin!(verdict);
+        let verdict = tokio::select! {
+            verdict = &mut verdict => verdict,
+            // Known once somebody has looked, which is after the first hook has come.
+            deadline = drain.deadline() => {
+                call.book.deadline(deadline);
+                verdict.await
+            }
+        };
         let waited = Moment::now().since(call.began);
         self.metrics.hook_answered(waited);
         if verdict.outcome == policy::Outcome::Gone && !verdict.seen && drain.identity().facts.is_none() {

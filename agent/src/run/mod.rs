@@ -24,8 +24,13 @@ use crate::{
         server::{HookServer, Limits},
     },
     kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
-    last_call,
+<<<<<<< HEAD
+    last_call::{self, sockmap_fixes::SockmapFixes},
+=======
+    last_call::{self, kernels},
+>>>>>>> lastcall
     report::{
+        events::Events,
         metrics::Metrics,
         ready::{Heartbeat, Latch, Readiness},
         serve,
@@ -33,6 +38,7 @@ use crate::{
     sockets::{Namespaces, OpeningRates},
 };
 
+mod absence;
 mod bpffs;
 mod desk;
 mod hand_over;
@@ -128,7 +134,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tokio::spawn(kubelet::follow(config.clone(), namespaces.clone(), Arc::clone(hook)));
     }
 
-    let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
+    let events = match source.api() {
+        Some(api) => Events::start(api.client(), api.live().node(), config.events, Arc::clone(&metrics)),
+        None => Events::nowhere(Arc::clone(&metrics)),
+    };
+    if let Some(hook) = &hook {
+        absence::tell(hook, &pins(&config.bpf_dir), &events);
+    }
+    let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned(), events);
     let services = Arc::new(Services {
         cluster: cluster.clone(),
         witnesses: source.api().map(|api| Arc::new(Witnesses::new(Arc::clone(api.live())))),
@@ -334,12 +347,38 @@ impl Kernel {
         let edges = Edges::take(&mut ebpf)?;
         let netns = NetnsCookie::load(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
-        let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
-            tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
-        });
-        let announcer = announcer.map(Arc::new).map_err(|e| causes(&e));
+<<<<<<< HEAD
+        let announcer = announcer(&mut ebpf).map(Arc::new);
+=======
+        let announcer = may_announce()
+            .and_then(|http2| LastCall::load(&mut ebpf, http2).map_err(|e| causes(&e)))
+            .inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
+            .map(Arc::new);
+>>>>>>> lastcall
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
+}
+
+<<<<<<< HEAD
+/// What tells clients to leave, where this kernel is known to do that without harm; else why not.
+fn announcer(ebpf: &mut aya::Ebpf) -> Result<LastCall, String> {
+    let fixes = SockmapFixes::of_this_kernel();
+    let loaded = if fixes.http1 {
+        LastCall::load(ebpf, fixes.http2).map_err(|e| causes(&e))
+    } else {
+        Err(format!("kernel {}", fixes.found))
+    };
+    loaded.inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
+=======
+/// May this kernel have a last call, and of HTTP/2 too?
+fn may_announce() -> Result<bool, String> {
+    let verdict = kernels::verdict(kernels::running());
+    verdict.http1.map_err(|why| format!("this kernel: {why}"))?;
+    if let Err(why) = verdict.http2 {
+        tracing::info!("clients of HTTP/2 are not told to leave: {why}");
+    }
+    Ok(verdict.http2.is_ok())
+>>>>>>> lastcall
 }
 
 /// The hook programs, loaded, not yet attached.
