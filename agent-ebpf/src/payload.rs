@@ -93,7 +93,7 @@ fn bounded<const MOST: usize>(len: u32) -> u32 {
 /// Reads what a segment begins with, and the hash of a request's path. 0: it cannot be read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
+extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
     let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };
@@ -289,6 +289,18 @@ fn is_last_chunk(skb: Skb, at: u32, payload: u32) -> bool {
         None
     };
     tail == Some(http::LAST_CHUNK)
+}
+
+/// Does the segment end as a request without a length does: with an empty line?
+#[inline(always)]
+pub(crate) fn ends_message(skb: Skb, run: &mut Scratch) -> bool {
+    find(skb, run);
+    let payload = run.packet.payload;
+    let end = run.payload_at.wrapping_add(payload);
+    if run.payload_at == NOWHERE || payload < 4 {
+        return false;
+    }
+    skb.payload::<4>(end.wrapping_sub(4)).is_some_and(|tail| tail == *b"\r\n\r\n" || tail[2..] == *b"\n\n")
 }
 
 /// Scans as much of a head as is in the segment, from `skip` bytes of payload on.

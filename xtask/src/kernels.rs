@@ -113,10 +113,16 @@ fn programs(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
         tests.args(["--package", package, "--test", test]);
     }
     built.extend(build(&mut tests)?);
-    let wanted = |b: &Built| if b.test { TESTS.iter().any(|(_, t)| *t == b.name) } else { BINARIES.contains(&&*b.name) };
+    let wanted = |b: &Built| {
+        if b.test { TESTS.iter().any(|(_, t)| *t == b.name) } else { BINARIES.contains(&&*b.name) }
+    };
     Ok(built.into_iter().filter(wanted).map(|b| (b.name, b.file)).collect())
 }
 
 /// Test programs that the checks run, with their packages.
-const TESTS: [(&str, &str); 3] =
-    [("lastcall-agent", "packets"), ("lastcall-tests", "nobody_home"), ("lastcall-tests", "kernel")];
+const TESTS: [(&str, &str); 4] = [
+    ("lastcall-agent", "packets"),
+    ("lastcall-tests", "nobody_home"),
+    ("lastcall-tests", "kernel"),
+    ("lastcall-tests", "last_call"),
+];

@@ -90,7 +90,7 @@ pub enum Unavailable {
 impl LastCall {
     /// Loads the programs and puts the announcer behind the map; attaches nothing to any link.
     ///
-    /// `http2`: sockets may stay in the map for longer, see [`crate::kernel::last_call`].
+    /// `http2`: clients of HTTP/2 as well, whose sockets may be in the map for longer.
     pub fn load(ebpf: &mut Ebpf, http2: bool) -> Result<Self, Unavailable> {
         let btf = Btf::kernel()?;
         let config = LastCallConfig {

@@ -41,9 +41,8 @@ impl NetnsCookie {
 
     /// Asks, from the calling thread's namespace. `root` is a cgroup that this process is in or below.
     pub fn ask(mut self, root: &Path) -> Result<u64, Error> {
-        let failed = |operation| {
-            move |source: io::Error| Error::File { operation, path: root.to_owned(), source }
-        };
+        let failed =
+            |operation| move |source: io::Error| Error::File { operation, path: root.to_owned(), source };
         let cgroup = File::open(root).map_err(failed("open the cgroup"))?;
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed("make a socket below"))?;
         let cookie = sys::u64_option(&socket, libc::SO_COOKIE).map_err(failed("name a socket below"))?;

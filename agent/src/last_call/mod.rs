@@ -7,6 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use lastcall_ebpf::abi::{Connection, flag, protocol};
 
+pub mod kernels;
+
 pub use crate::kernel::last_call::{LastCall, LastCallCounts, REFUSALS, Unavailable};
 use crate::{kernel::Observer, moment::Moment};
 

@@ -24,7 +24,7 @@ use crate::{
         server::{HookServer, Limits},
     },
     kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
-    last_call,
+    last_call::{self, kernels},
     report::{
         metrics::Metrics,
         ready::{Heartbeat, Latch, Readiness},
@@ -334,12 +334,22 @@ impl Kernel {
         let edges = Edges::take(&mut ebpf)?;
         let netns = NetnsCookie::load(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
-        let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
-            tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
-        });
-        let announcer = announcer.map(Arc::new).map_err(|e| causes(&e));
+        let announcer = may_announce()
+            .and_then(|http2| LastCall::load(&mut ebpf, http2).map_err(|e| causes(&e)))
+            .inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
+            .map(Arc::new);
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
+}
+
+/// May this kernel have a last call, and of HTTP/2 too?
+fn may_announce() -> Result<bool, String> {
+    let verdict = kernels::verdict(kernels::running());
+    verdict.http1.map_err(|why| format!("this kernel: {why}"))?;
+    if let Err(why) = verdict.http2 {
+        tracing::info!("clients of HTTP/2 are not told to leave: {why}");
+    }
+    Ok(verdict.http2.is_ok())
 }
 
 /// The hook programs, loaded, not yet attached.

@@ -9,10 +9,8 @@ use super::release::{Archive, Release};
 use crate::{apt, child};
 
 /// Debian's keys, as its package names them in one release or another.
-const KEYS: [&str; 2] = [
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "/usr/share/keyrings/debian-archive-keyring.pgp",
-];
+const KEYS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
 
 /// The addresses, asked for once.
 #[derive(Default)]
@@ -49,7 +47,9 @@ fn find() -> Result<Vec<(Archive, String)>> {
         found = read(&ask().unwrap_or_default());
     }
     let main = found.iter().any(|(a, _)| *a == Archive::Main).then_some(());
-    main.context("apt's sources of this machine have no archive of Debian's: run this on Debian, or in its container")?;
+    main.context(
+        "apt's sources of this machine have no archive of Debian's: run this on Debian, or in its container",
+    )?;
     Ok(found)
 }
 
@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn without_the_archive_of_fixes_the_release_itself_will_do() {
         let mut archives = Archives { found: read(TARGETS) };
-        let lines = |archives: &mut Archives| archives.sources(Release::Bullseye).expect("sources").lines().count();
+        let lines =
+            |archives: &mut Archives| archives.sources(Release::Bullseye).expect("sources").lines().count();
         assert_eq!(lines(&mut archives), 2);
         archives.found.truncate(1);
         assert_eq!(lines(&mut archives), 1);

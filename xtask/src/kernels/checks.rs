@@ -53,6 +53,19 @@ pub(crate) const CHECKS: &[Check] = &[
         limit: 240,
         reads: Reads::Tests,
     },
+    Check {
+        name: "last call",
+        program: "last_call",
+        arguments: &[
+            "--test-threads=2",
+            "is_told_once",
+            "a_body_after_continue",
+            "upgraded",
+            "other_protocols",
+        ],
+        limit: 240,
+        reads: Reads::Tests,
+    },
 ];
 
 /// What a check has shown.

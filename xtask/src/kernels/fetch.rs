@@ -146,7 +146,9 @@ impl Apt {
 
 /// `linux-image-6.1.0-50-amd64`, but not `linux-image-amd64`.
 fn is_part(package: &str) -> bool {
-    PARTS.iter().any(|p| package.strip_prefix(p).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
+    PARTS
+        .iter()
+        .any(|p| package.strip_prefix(p).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
 }
 
 fn find_image(boot: &Path) -> Result<PathBuf> {

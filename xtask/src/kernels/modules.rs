@@ -78,7 +78,9 @@ fn copy(module: &Path, to: &Path, number: usize) -> Result<()> {
     let (plain, packed) = name.split_once(".ko").context("a module is no .ko")?;
     let target = to.join(format!("{number:03}-{plain}.ko"));
     let unpack = match packed {
-        "" => return fs::copy(module, target).map(drop).with_context(|| format!("copy {}", module.display())),
+        "" => {
+            return fs::copy(module, target).map(drop).with_context(|| format!("copy {}", module.display()));
+        }
         ".xz" => "xz",
         ".zst" => "zstd",
         ".gz" => "gzip",

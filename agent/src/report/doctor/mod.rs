@@ -10,6 +10,7 @@ mod diag;
 mod findings;
 mod kernel;
 mod kubelet;
+mod last_call;
 mod mounts;
 mod network;
 mod rights;
@@ -54,6 +55,7 @@ pub fn examine(plan: &Plan) -> Findings {
     let _raised = rights::Raised::now();
     checks.extend(mounts::checks(plan, root.as_deref()));
     checks.extend(bpf::checks());
+    checks.extend(last_call::checks());
     checks.extend(network::attaching(root.as_deref()));
     checks.extend(network::sockets(&plan.netns_dir));
     checks.extend(kubelet::checks(plan, root.as_deref()));
