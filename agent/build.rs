@@ -35,7 +35,8 @@ fn main() -> io::Result<()> {
         }
         return Ok(());
     }
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Asked when it runs, not when it was compiled: a checkout may have been copied with its target directory.
+    let workspace = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..");
     for input in inputs(&workspace) {
         println!("cargo::rerun-if-changed={}", input.display());
     }

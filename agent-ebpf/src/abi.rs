@@ -40,6 +40,8 @@ pub mod names {
     pub const KUBELET_SOCKETS: &str = "KUBELET_SOCKETS";
     /// Array, pinned: counters of the hook programs.
     pub const HOOK_COUNTS: &str = "HOOK_COUNTS";
+    /// Hash of one: the agent's own socket, by cookie, to the cookie of its network namespace.
+    pub const NETNS_ASKED: &str = "NETNS_ASKED";
 
     /// Socket hash: sockets that are about to answer, and whose clients will be told to leave.
     pub const LAST_CALL_SOCKETS: &str = "LAST_CALL_SOCKETS";
@@ -72,6 +74,8 @@ pub mod names {
     pub const HOOK6: &str = "hook6";
     /// `sock_ops` on the kubelet's cgroup.
     pub const PROBE: &str = "probe";
+    /// `cgroup/connect4`, for one call of the agent's own.
+    pub const TELL_NETNS: &str = "tell_netns";
 }
 
 /// `IPPROTO_TCP`.
@@ -128,7 +132,8 @@ pub struct Connection {
     pub out_end: u32,
     /// Highest acknowledgement of the peer.
     pub out_acked: u32,
-    /// Sequence number behind the response in progress, where [`flag::RESPONSE_LENGTH`] is set.
+    /// Sequence number behind the response in progress, where [`flag::RESPONSE_LENGTH`] is set; of its next
+    /// chunk header, where [`flag::RESPONSE_CHUNKED`] is.
     pub response_end: u32,
     /// Sequence number behind the peer's FIN, where [`flag::FIN_IN`] is set.
     pub fin_in: u32,
@@ -157,8 +162,8 @@ pub struct Connection {
     pub h2_out: H2Position,
     /// HTTP/2: frames of the peer that have overtaken others.
     pub h2_ahead: H2Ahead,
-    /// Zero.
-    pub pad: u32,
+    /// How far that chunk header was read, see [`crate::chunks`].
+    pub chunk: u32,
     /// HTTP/2: when the peer's frames, or the pod's, were last out of sight after they had been followed: a
     /// stream may have been opened, and may be open. 0 for never.
     pub h2_unseen: u64,
@@ -287,6 +292,9 @@ pub mod flag {
     pub const CONNECT: u32 = 1 << 24;
     /// The response in progress has sent a part of its head.
     pub const RESPONSE_HEAD: u32 = 1 << 25;
+    /// A request came before the end of the answer to the one before it, or what was sent did not end where
+    /// it was taken to: where answers begin is not certain, for as long as the connection is open.
+    pub const UNCERTAIN: u32 = 1 << 26;
 }
 
 /// What a connection speaks, as far as the drain decision cares.

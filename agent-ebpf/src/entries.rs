@@ -165,7 +165,7 @@ pub(crate) const EMPTY: Connection = Connection {
     h2_in: NOWHERE,
     h2_out: NOWHERE,
     h2_ahead: H2Ahead { start: 0, end: 0, highest: 0 },
-    pad: 0,
+    chunk: 0,
     h2_unseen: 0,
     told_at: 0,
 };

@@ -20,7 +20,7 @@ use lastcall_ebpf::{
 };
 
 use crate::count::add;
-use crate::maps::{DIALS, HOOK_CONFIG, HOOK_COUNTS, HOOK_WAITS, KUBELET_SOCKETS, PROBES};
+use crate::maps::{DIALS, HOOK_CONFIG, HOOK_COUNTS, HOOK_WAITS, KUBELET_SOCKETS, NETNS_ASKED, PROBES};
 
 /// The call goes on.
 const PASS: i32 = 1;
@@ -135,6 +135,20 @@ fn ours(ctx: &SockAddrContext, to_loopback: bool) -> Option<&'static HookConfig>
 fn in_namespace(ctx: &SockAddrContext, config: &HookConfig) -> bool {
     // SAFETY: the context of this program.
     unsafe { helpers::bpf_get_netns_cookie(ctx.sock_addr.cast()) == config.netns_cookie }
+}
+
+/// Says in which network namespace the agent's own socket connects, where the kernel has no `SO_NETNS_COOKIE`
+/// (before 5.14). Attached for that one call; sockets that nobody asked about pass unread.
+#[inline(always)]
+pub(crate) fn tell_netns(ctx: &SockAddrContext) -> i32 {
+    // SAFETY: the context of this program, for both; a map value that was just looked up.
+    unsafe {
+        let socket = helpers::bpf_get_socket_cookie(ctx.sock_addr.cast());
+        if let Some(netns) = NETNS_ASKED.get_ptr_mut(&socket) {
+            write_volatile(netns, helpers::bpf_get_netns_cookie(ctx.sock_addr.cast()));
+        }
+    }
+    PASS
 }
 
 #[inline(always)]

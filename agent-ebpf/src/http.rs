@@ -8,6 +8,7 @@
 
 use crate::{
     abi::{Connection, FNV_OFFSET, HEALTH_PATH_MAX, flag, path_hash_step, protocol},
+    chunks,
     head::Head,
     tcp::after,
 };
@@ -162,6 +163,10 @@ pub fn request_begins(c: &Connection, start: Start) -> bool {
 /// its head, where [`request_begins`]; `last_chunk`: the segment ends with one.
 #[inline(always)]
 pub fn request(c: &mut Connection, start: Start, piece: Piece, head: &Head, last_chunk: bool) {
+    let begins_one = start.is_request() || matches!(start, Start::Short | Start::Blank);
+    if begins_one && c.flags & (RESPONSE | flag::REQUEST_CHUNKED) != 0 {
+        c.flags |= flag::UNCERTAIN;
+    }
     if c.flags & flag::UPGRADED != 0 {
         c.flags |= flag::WAITING;
     } else if unknown(c) {
@@ -236,6 +241,9 @@ fn begins(c: &mut Connection, start: Start, piece: Piece, head: &Head, last_chun
 fn one_more(c: &mut Connection) {
     if c.flags & flag::WAITING != 0 {
         c.flags |= flag::PIPELINED;
+    }
+    if c.flags & (flag::WAITING | RESPONSE) != 0 {
+        c.flags |= flag::UNCERTAIN;
     }
     c.flags |= flag::WAITING;
     c.flags &= !(REQUEST | flag::HEAD | flag::CONNECT);
@@ -322,6 +330,7 @@ pub fn response_framed(c: &mut Connection, head: &Head) {
     }
     if head.chunked != 0 {
         c.flags |= flag::RESPONSE_CHUNKED;
+        chunks::begin(c, head.start.wrapping_add(head.body));
         return;
     }
     match head.end() {
@@ -344,6 +353,9 @@ pub fn response_unframed(c: &mut Connection) {
 #[inline(always)]
 pub fn response_continues(c: &mut Connection) {
     if c.protocol == protocol::HTTP1 && c.flags & flag::BOUNDARY != 0 {
+        if c.flags & (RESPONSE | flag::MIDWAY) == 0 {
+            c.flags |= flag::UNCERTAIN;
+        }
         return; // In the middle of a body; or of a response whose request is the next one.
     }
     answered(c);
@@ -362,9 +374,25 @@ pub const LAST_CHUNK: [u8; 7] = *b"\r\n0\r\n\r\n";
 pub fn response_ends(c: &mut Connection, last_chunk: bool) {
     if c.flags & flag::RESPONSE_LENGTH != 0 && !after(c.response_end, c.out_end) {
         c.flags &= !flag::RESPONSE_LENGTH;
+        if c.response_end != c.out_end {
+            c.flags |= flag::UNCERTAIN;
+        }
     }
-    if c.flags & flag::RESPONSE_CHUNKED != 0 && last_chunk {
-        c.flags &= !flag::RESPONSE_CHUNKED;
+    // Where chunks are not followed, their end is only likely.
+    if c.flags & flag::RESPONSE_CHUNKED != 0 && !chunks::followed(c) {
+        c.flags |= flag::UNCERTAIN;
+        if last_chunk {
+            c.flags &= !flag::RESPONSE_CHUNKED;
+        }
+    }
+}
+
+/// The chunks of the response in progress have been followed to its end.
+#[inline(always)]
+pub fn chunks_end(c: &mut Connection) {
+    c.flags &= !flag::RESPONSE_CHUNKED;
+    if c.response_end != c.out_end {
+        c.flags |= flag::UNCERTAIN;
     }
 }
 

@@ -16,7 +16,7 @@ use lastcall_ebpf::{
     abi::{
         Announcing, Connection, LastCallConfig, Pod, PortKey, TCP, last_call_count as outcome, protocol, told,
     },
-    announce::{self, CLOSE, GOAWAY, Reader, phase, said},
+    announce::{self, CLOSE, GOAWAY, Reader, Tail, phase, said},
     flow::Kind,
     http::Piece,
     tcp::{self, Direction, after},
@@ -143,12 +143,9 @@ fn wanted(
     if c.protocol == protocol::HTTP2 {
         return if config.http2 != 0 { announce::http2(c) } else { Err(None) };
     }
-    payload::find(skb, run);
-    if payload::read_start(skb.0) == 0 {
-        return Err(None);
-    }
     let piece = Piece { sequence: run.packet.sequence, payload: run.packet.payload };
-    announce::http1(c, run.start, piece)
+    let tail = if payload::ends_message(skb, run) { Tail::End } else { Tail::Other };
+    announce::http1(c, piece, tail)
 }
 
 /// Looks the connection's socket up, as it is behind a redirect.
@@ -179,10 +176,10 @@ fn insert_socket(run: &mut Scratch, c: &Connection, config: LastCallConfig, sk: 
     if tp.is_null() {
         return outcome::NO_SOCKET;
     }
-    // A segment that the socket has had would put it in after the answer; one ahead of others may be
-    // ahead of a request.
+    // A segment that the socket has had would put it in after the answer.
+    let end = run.packet.sequence.wrapping_add(run.packet.payload);
     // SAFETY: not null.
-    if unsafe { (*tp).rcv_nxt } != run.packet.sequence {
+    if !after(end, unsafe { (*tp).rcv_nxt }) {
         return outcome::DUPLICATE_SEGMENT;
     }
     let at = address(sk);

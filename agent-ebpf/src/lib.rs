@@ -5,6 +5,7 @@
 
 pub mod abi;
 pub mod announce;
+pub mod chunks;
 pub mod flow;
 pub mod frames;
 pub mod head;

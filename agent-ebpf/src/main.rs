@@ -73,6 +73,11 @@ mod programs {
         hook::connect6(&ctx)
     }
 
+    #[cgroup_sock_addr(connect4)]
+    pub fn tell_netns(ctx: SockAddrContext) -> i32 {
+        hook::tell_netns(&ctx)
+    }
+
     #[sock_ops]
     pub fn probe(ctx: SockOpsContext) -> u32 {
         hook::probe(&ctx)

@@ -11,6 +11,7 @@ use lastcall_ebpf::{
         Address, Announcing, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait,
         LastCallConfig, Pod, Port, PortKey, ProbeKey, StreamKey, hook_count, last_call_count,
     },
+    chunks::Chunks,
     flow::Packet,
     frames::Walk,
     head::{HEAD_PEEK, Head},
@@ -88,6 +89,7 @@ pub(crate) struct Scratch {
     pub(crate) stream: StreamKey,
     pub(crate) walk: Walk,
     pub(crate) head: Head,
+    pub(crate) chunks: Chunks,
     pub(crate) request: [u8; REQUEST_PEEK],
     pub(crate) bytes: [u8; HEAD_PEEK],
 }
@@ -142,3 +144,8 @@ pub(crate) static LAST_CALL_LEASE: Array<u64> = Array::with_max_entries(1, 0);
 /// What the last call's programs did, and what they refused. They write, the agent reads.
 #[map]
 pub(crate) static LAST_CALL_COUNTS: Array<u64> = Array::with_max_entries(last_call_count::LEN, 0);
+
+/// The agent's own socket by its cookie, and the cookie of the network namespace that it connects in. The agent
+/// writes 0, `tell_netns` the answer.
+#[map]
+pub(crate) static NETNS_ASKED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);

@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use lastcall_ebpf::{
     abi::{Connection, HealthPath, Pod, StreamKey, flag, follow, protocol},
+    chunks::{self, CHUNK_PEEK, CHUNK_PEEKS, Chunks},
     frames::{self, Frame, Ground, Walk},
     head::{HEAD_PEEK, HEAD_PEEKS, Head},
     http::{self, Piece, REQUEST_PEEK, Start},
@@ -92,7 +93,7 @@ fn bounded<const MOST: usize>(len: u32) -> u32 {
 /// Reads what a segment begins with, and the hash of a request's path. 0: it cannot be read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
+extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
     let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };
@@ -152,8 +153,11 @@ pub(crate) fn response(skb: Skb, run: *mut Scratch, c: &mut Connection) {
         http::response_continues(c);
     }
     if c.flags & (flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED) != 0 {
-        let chunked = c.flags & flag::RESPONSE_CHUNKED != 0;
-        http::response_ends(c, chunked && is_last_chunk(skb, at, piece.payload));
+        if c.flags & flag::RESPONSE_CHUNKED != 0 && chunks::followed(c) {
+            follow_chunks(skb, run, c, piece);
+        }
+        let likely = c.flags & flag::RESPONSE_CHUNKED != 0 && !chunks::followed(c);
+        http::response_ends(c, likely && is_last_chunk(skb, at, piece.payload));
     }
 }
 
@@ -216,6 +220,51 @@ fn more_head(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) -> O
     (head.follows == Head::INTERIM).then(|| head.start.wrapping_add(head.body).wrapping_sub(piece.sequence))
 }
 
+/// Follows the chunks of the response in progress through this segment.
+#[inline(always)]
+fn follow_chunks(skb: Skb, run: *mut Scratch, c: &mut Connection, piece: Piece) {
+    // SAFETY: this processor's own value, see its map.
+    let run = unsafe { &mut *run };
+    run.chunks = Chunks::follow(c, piece.sequence, piece.payload);
+    walk_chunks(skb.0);
+    if run.chunks.leave(c, piece.sequence) {
+        http::chunks_end(c);
+    }
+}
+
+/// Reads the chunk headers of a segment, as many as are allowed. Always 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_chunks(skb: *mut __sk_buff) -> i32 {
+    for _ in 0..CHUNK_PEEKS {
+        if walk_chunk(skb) == 0 {
+            break;
+        }
+    }
+    0
+}
+
+/// Reads up to [`CHUNK_PEEK`] bytes of a chunk header. 0: there are none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_chunk(skb: *mut __sk_buff) -> i32 {
+    let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this processor's own value, see its map.
+    let run: &mut Scratch = unsafe { &mut *run };
+    let wanted = run.chunks.wants();
+    let len = bounded::<CHUNK_PEEK>(wanted);
+    let at = run.payload_at.wrapping_add(run.chunks.at);
+    if wanted == 0 || !Skb(skb).copy_payload(at, run.bytes.as_mut_ptr(), len) {
+        return 0;
+    }
+    for i in 0..CHUNK_PEEK {
+        if i >= len as usize || !run.chunks.step(run.bytes[i]) {
+            break;
+        }
+    }
+    1
+}
+
 #[inline(always)]
 fn keep_head(run: *mut Scratch, c: &mut Connection) {
     // SAFETY: this processor's own value, see its map.
@@ -240,6 +289,18 @@ fn is_last_chunk(skb: Skb, at: u32, payload: u32) -> bool {
         None
     };
     tail == Some(http::LAST_CHUNK)
+}
+
+/// Does the segment end as a request without a length does: with an empty line?
+#[inline(always)]
+pub(crate) fn ends_message(skb: Skb, run: &mut Scratch) -> bool {
+    find(skb, run);
+    let payload = run.packet.payload;
+    let end = run.payload_at.wrapping_add(payload);
+    if run.payload_at == NOWHERE || payload < 4 {
+        return false;
+    }
+    skb.payload::<4>(end.wrapping_sub(4)).is_some_and(|tail| tail == *b"\r\n\r\n" || tail[2..] == *b"\n\n")
 }
 
 /// Scans as much of a head as is in the segment, from `skip` bytes of payload on.

@@ -1,6 +1,7 @@
 //! Somebody outside: a network namespace behind a link of its own to the node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::load::{Kind, Load};
 use crate::netns::Netns;
 use crate::pod::Pod;
 use crate::process::Process;
+use crate::program;
 
 /// A dial that takes longer has failed.
 const DIAL: Duration = Duration::from_secs(5);
@@ -127,6 +129,11 @@ impl Client {
     /// Starts a process inside.
     pub fn start(&self, command: Command) -> Result<Process> {
         self.host.start(command, &self.netns, "clients")
+    }
+
+    /// Starts a server inside, as a proxy for other clients, and waits until it listens.
+    pub fn start_program(&self, program: &[String], listens: SocketAddr, log: &Path) -> Result<Process> {
+        program::start(&self.host, &self.netns, "clients", program, listens.port(), log)
     }
 
     /// Takes the client's cable out: packets to it and from it vanish without a word.

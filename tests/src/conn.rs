@@ -74,6 +74,13 @@ impl Conn {
         Ok(())
     }
 
+    /// Receives so many bytes, whatever they are.
+    pub fn receive(&mut self, n: usize) -> Result<Vec<u8>> {
+        let mut got = vec![0; n];
+        self.reader.read_exact(&mut got).context("receive")?;
+        Ok(got)
+    }
+
     /// Whether the peer ends the connection, by FIN or RST, within `timeout`. What it sent before is lost.
     pub fn closed_within(&mut self, timeout: Duration) -> Result<bool> {
         let until = Instant::now() + timeout;

@@ -12,7 +12,7 @@
 //! | [`clock`], [`journal`], [`process`], [`http`] | time, events to wait for, child processes, HTTP/1.1 |
 //! | [`netns`], [`cgroup`], [`host`], [`tc`] | the kernel's side of a node |
 //! | [`api`], [`manifest`], [`proxy`], [`cluster`], [`service`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
-//! | [`pod`], [`client`], [`conn`], [`load`], [`repeated`], [`mesh`] | who talks to whom |
+//! | [`program`], [`pod`], [`client`], [`conn`], [`load`], [`repeated`], [`mesh`] | who talks to whom |
 //! | [`kubelet`], [`agent`], [`watching`] | who stops the pods, and who holds the hook |
 //! | [`node`], [`scenario`] | all of it behind one handle, and a frame for tests |
 
@@ -35,6 +35,7 @@ pub mod netns;
 pub mod node;
 pub mod pod;
 pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod repeated;
 pub mod scenario;

@@ -15,6 +15,7 @@ use crate::manifest::{Container, Hook, PodObject, Port};
 use crate::netns::Netns;
 use crate::node::{Family, Node};
 use crate::process::{Process, binary};
+use crate::program;
 
 /// A pod on a node. Clones are the same pod.
 #[derive(Clone, Debug)]
@@ -78,6 +79,18 @@ impl Pod {
         self.0.host.start(command, &netns, &format!("pods/{}", self.name()))
     }
 
+    /// Starts one more program in the pod, and waits until it listens.
+    pub fn start_program(&self, command: &[String], port: u16) -> Result<Process> {
+        let netns = self.netns().context("the pod is gone")?;
+        let (host, cgroup) = (&self.0.host, format!("pods/{}", self.name()));
+        program::start(host, &netns, &cgroup, command, port, &log_of(host, self.name()))
+    }
+
+    /// What the program of a pod that runs one has said ([`PodBuilder::program`]).
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(log_of(&self.0.host, self.name())).unwrap_or_default()
+    }
+
     /// The process of a container.
     pub fn pid_of(&self, container: &str) -> Result<u32> {
         let process = self.0.processes.iter().find(|(name, _)| name == container);
@@ -138,6 +151,7 @@ pub struct PodBuilder<'n> {
     node: &'n Node,
     object: PodObject,
     app: Vec<String>,
+    program: Option<(Vec<String>, u16)>,
     family: Option<Family>,
     second_link: bool,
 }
@@ -164,7 +178,7 @@ impl<'n> PodBuilder<'n> {
             deleted: None,
         };
         let app = vec!["--name".to_owned(), name.to_owned()];
-        Self { node, object, app, family: None, second_link: false }
+        Self { node, object, app, program: None, family: None, second_link: false }
     }
 
     /// Makes it a pod of the Service `app`; otherwise it is one of a Service with its own name.
@@ -194,6 +208,13 @@ impl<'n> PodBuilder<'n> {
     /// Declares a port by name, and leaves serving it to the test ([`Pod::listen`]).
     pub fn port(self, name: &str, number: u16) -> Self {
         self.declare(name, number, "TCP")
+    }
+
+    /// Another program in place of the app: any server that listens on `port` when it is ready. What it
+    /// says is in [`Pod::log`].
+    pub fn program(mut self, command: &[String], name: &str, port: u16) -> Self {
+        self.program = Some((command.to_vec(), port));
+        self.port(name, port)
     }
 
     fn declare(mut self, name: &str, number: u16, protocol: &'static str) -> Self {
@@ -272,13 +293,20 @@ impl<'n> PodBuilder<'n> {
         self.object.ips = ips(number, family, 0x77)[..if self.family.is_some() { 1 } else { 2 }].to_vec();
         let mut processes = Vec::new();
         for container in &self.object.containers {
-            let mut command = Command::new(binary("lastcall-app")?);
-            if processes.is_empty() {
-                command.args(&self.app);
-            }
-            command.stdout(Stdio::piped());
-            let process = host.start(command, &netns, &format!("pods/{}", self.object.name))?;
-            wait_until_ready(&process)?;
+            let cgroup = format!("pods/{}", self.object.name);
+            let process = if let (Some((program, port)), true) = (&self.program, processes.is_empty()) {
+                let log = log_of(host, &self.object.name);
+                program::start(host, &netns, &cgroup, program, *port, &log)?
+            } else {
+                let mut command = Command::new(binary("lastcall-app")?);
+                if processes.is_empty() {
+                    command.args(&self.app);
+                }
+                command.stdout(Stdio::piped());
+                let process = host.start(command, &netns, &cgroup)?;
+                wait_until_ready(&process)?;
+                process
+            };
             processes.push((container.name.clone(), process));
         }
         let name = self.object.name.clone();
@@ -290,6 +318,10 @@ impl<'n> PodBuilder<'n> {
         node.remember(&pod);
         Ok(pod)
     }
+}
+
+fn log_of(host: &Host, pod: &str) -> std::path::PathBuf {
+    host.outside(&format!("/run/{pod}.log"))
 }
 
 fn wait_until_ready(process: &Process) -> Result<()> {

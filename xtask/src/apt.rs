@@ -16,17 +16,24 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
     ensure!(exists(), "{why} needs {}, and there is no apt-get to install it", packages.join(" "));
     root::ensure_possible("installing packages")?;
     eprintln!("installing {} by apt-get, for {why}", packages.join(" "));
-    let apt = |arguments: &[&str], limit| {
-        let quietly = [("DEBIAN_FRONTEND", OsStr::new("noninteractive"))];
-        let mut command = root::command("apt-get", &quietly);
-        command.args(["-q", "-y"]).args(arguments);
-        child::run(command.stdout(Stdio::null()), Duration::from_secs(limit))
-    };
     // A failed update may still leave lists that are good enough: the installation decides.
-    if let Err(e) = apt(&["update"], 180) {
+    if let Err(e) = update() {
         eprintln!("{e:#}; going on with the lists that are there");
     }
-    apt(&[&["install", "--no-install-recommends"], packages].concat(), 900)
+    run(&[&["install", "--no-install-recommends"], packages].concat(), 900)
+}
+
+/// A fresh look at what there is.
+pub(crate) fn update() -> Result<()> {
+    root::ensure_possible("reading the lists of packages")?;
+    run(&["update"], 180)
+}
+
+fn run(arguments: &[&str], limit: u64) -> Result<()> {
+    let quietly = [("DEBIAN_FRONTEND", OsStr::new("noninteractive"))];
+    let mut command = root::command("apt-get", &quietly);
+    command.args(["-q", "-y"]).args(arguments);
+    child::run(command.stdout(Stdio::null()), Duration::from_secs(limit))
 }
 
 /// Installs the packages of those programs that are not there, `(program, package)`.

@@ -4,7 +4,7 @@
 //! install cannot drift apart. With `--kubeconfig` a real API server judges them.
 
 mod cases;
-mod go;
+mod go_tools;
 mod render;
 mod schemas;
 mod server;
@@ -32,7 +32,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<()> {
     if let Some(kubeconfig) = &wanted.kubeconfig {
         return server::judge(workspace, kubeconfig);
     }
-    let helm = go::helm(workspace)?;
+    let helm = go_tools::helm(workspace)?;
     versions::check(workspace)?;
     let mut stale = Vec::new();
     let mut made = Vec::new();

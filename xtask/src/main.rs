@@ -3,13 +3,16 @@
 mod apt;
 mod build;
 mod child;
+mod compat;
 mod demo;
 mod deploy;
 mod e2e;
 mod ebpf;
 mod image;
 mod kernel_object;
+mod kernels;
 mod linker;
+mod paths;
 mod root;
 mod tidy;
 mod tiers;
@@ -64,6 +67,27 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB")]
         arguments: Vec<OsString>,
     },
+    /// Drain pods of real servers under real clients, with the last call; fetches and builds them first
+    Compat {
+        /// Write the rows to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<OsString>,
+        /// Only these servers or clients
+        #[arg(long, value_name = "NAME,…")]
+        only: Option<OsString>,
+        /// For the run, as they are
+        #[arg(last = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
+    /// Try lastcall on Debian's kernels, old and new, in QEMU without KVM; says which it is promised for
+    Kernels {
+        /// Only these
+        #[arg(value_enum, value_name = "KERNEL")]
+        releases: Vec<kernels::Release>,
+        /// Write the results to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Check the house rules that the compiler does not check
     Tidy,
 }
@@ -92,6 +116,12 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Image(wanted) => image::run(&workspace, &wanted),
         Verb::Deploy(wanted) => deploy::run(&workspace, &wanted),
         Verb::E2e { arguments } => e2e::run(&workspace, &arguments),
+        Verb::Compat { json, only, options } => {
+            let flags = [("--json", json), ("--only", only)];
+            let flags = flags.into_iter().filter_map(|(name, value)| Some([name.into(), value?]));
+            compat::run(&workspace, &flags.flatten().chain(options).collect::<Vec<OsString>>())
+        }
+        Verb::Kernels { releases, json } => kernels::run(&workspace, &releases, json.as_deref()),
         Verb::Tidy => tidy::run(&workspace),
     }
 }

@@ -168,9 +168,11 @@ fn command(tier: Tier, program: &OsStr, variables: &[(&str, &OsStr)]) -> Command
 
 /// What the programs of one tier said.
 #[derive(Default)]
-struct Tally {
-    passed: u32,
-    failed: u32,
+pub(crate) struct Tally {
+    /// Tests that passed.
+    pub passed: u32,
+    /// Tests that failed.
+    pub failed: u32,
     ignored: u32,
     /// Programs that ended in another way than by the tests' own verdict.
     broken: Vec<String>,
@@ -193,7 +195,7 @@ impl Tally {
     }
 
     /// `test result: ok. 12 passed; 0 failed; 1 ignored; …`
-    fn count(&mut self, line: &str) {
+    pub(crate) fn count(&mut self, line: &str) {
         let Some((_, counts)) = line.split_once("test result: ") else { return };
         // The verdict before the first count ends with a full stop (and perhaps a colour).
         let counts = counts.split_once(". ").map_or(counts, |(_, counts)| counts);

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use crate::{
     abi::{Connection, flag, path_hash, protocol},
+    chunks::{self, Chunks},
     head::Head,
     http::*,
 };
@@ -85,7 +86,22 @@ impl Spoken {
         } else if !self.begins(bytes, sequence) {
             response_continues(&mut self.c);
         }
+        if self.c.flags & flag::RESPONSE_CHUNKED != 0 && chunks::followed(&self.c) {
+            self.follows(sequence, bytes);
+        }
         response_ends(&mut self.c, last_chunk(bytes));
+    }
+
+    fn follows(&mut self, sequence: u32, bytes: &[u8]) {
+        let mut chunks = Chunks::follow(&self.c, sequence, bytes.len() as u32);
+        for _ in 0..chunks::CHUNK_PEEKS {
+            let (at, len) = (chunks.at as usize, chunks.wants() as usize);
+            let Some(wanted) = bytes.get(at..at + len).filter(|_| len > 0) else { break };
+            let _ = wanted.iter().find(|&&byte| !chunks.step(byte));
+        }
+        if chunks.leave(&mut self.c, sequence) {
+            chunks_end(&mut self.c);
+        }
     }
 
     fn begins(&mut self, bytes: &[u8], sequence: u32) -> bool {
@@ -317,10 +333,12 @@ fn a_status_line_in_a_body_is_no_response() {
 #[test]
 fn look_alikes_of_the_last_chunk() {
     let chunked = "<HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    for piece in ["<7\r\n0\r\n\r\n..", "<5\r\n10\r\n\r\n", "<00\r\n\r\n", "<\r\n", "<0\r\n", "<0\r\n\r"] {
+    for piece in ["<7\r\n0\r\n\r\n..", "<5\r\n10\r\n\r\n", "<\r\n", "<0\r\n", "<0\r\n\r"] {
         table(&[(GET, true), (chunked, true), (piece, true)]);
     }
-    for piece in ["<0\r\n\r\n", "<\r\n0\r\n\r\n", "<2\r\nok\r\n0\r\n\r\n"] {
+    for piece in
+        ["<0\r\n\r\n", "<00\r\n\r\n", "<0\r\nX: y\r\n\r\n", "<\r\n0\r\n\r\n", "<2\r\nok\r\n0\r\n\r\n"]
+    {
         table(&[(GET, true), (chunked, true), (piece, false)]);
     }
 }

@@ -1,34 +1,24 @@
 //! What rules ask of a workload, worked out once.
 //!
-//! In: an [`Inventory`]. Out: a [`Case`] a workload: its hooks, who reaches it and how, its floor. Kinds
-//! of Service, hooks and protocols are read by the agent's own index, from a pod made of the template: what
-//! is said here is what the agent will do.
+//! In: an [`Inventory`]. Out: a [`Case`] a workload: its hooks, who reaches it and how, its floor. What
+//! the agent would know of such a pod comes from its own index ([`super::pod`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use k8s_openapi::{
-    api::{
-        core::v1::{Container, Pod, PodIP, PodReadinessGate, PodStatus, Service, ServicePort},
-        discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
-    },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
-};
+use k8s_openapi::api::core::v1::Container;
 
 use super::{
     Settings,
     hooks::{self, Hook},
     objects::{Inventory, ServiceObject, Workload, WorkloadKind, namespace_of},
+    pod,
+    reach::{ReachedPort, declares_a_port, reached, selects, targets, targets_pods},
     tree::Path,
 };
-use crate::{
-    cluster::{AppProtocol, Exposure, Index, Object, Options, PodFacts, PodName, Record, Transport},
-    contract::Contract,
-    drain::policy,
-    moment::Moment,
-};
+use crate::{cluster::Exposure, contract::Contract, drain::policy};
 
 /// What a pod gets that does not say (API server's default).
 const DEFAULT_GRACE: i64 = 30;
@@ -56,14 +46,6 @@ pub(super) struct Member<'a> {
     pub(super) hook: Hook,
     /// Clients connect to it, as far as can be told.
     pub(super) serves: bool,
-}
-
-/// A port of the pod that a Service leads to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ReachedPort {
-    pub(super) port: u16,
-    pub(super) protocol: AppProtocol,
-    pub(super) tls: bool,
 }
 
 #[derive(Debug)]
@@ -99,7 +81,7 @@ impl<'a> Case<'a> {
         };
         let gate_injected = labels.is_some_and(gate_label)
             && services.iter().any(|object| targets_pods(object, inventory).is_some());
-        let facts = facts(workload, &services, neighbours(), gate_injected, settings);
+        let facts = pod::facts(workload, &services, neighbours(), gate_injected, settings);
         let (hooks, exposure) =
             facts.as_ref().map_or((&[][..], Exposure::Unknown), |facts| (&facts.hooks[..], facts.exposure));
         // The index calls it unknown where there is no Service to see; a whole namespace shows that.
@@ -195,168 +177,4 @@ impl<'a> Case<'a> {
     pub(super) fn runs_to_its_end(&self) -> bool {
         self.workload.kind == WorkloadKind::Job
     }
-}
-
-/// Which load balancer has pods, not nodes, as its targets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Balancer {
-    /// AWS, by an Ingress.
-    Alb,
-    /// AWS, by a Service.
-    Nlb,
-}
-
-/// Whether a load balancer sends to the pods of this Service by their own addresses.
-pub(super) fn targets_pods(object: &ServiceObject, inventory: &Inventory) -> Option<Balancer> {
-    let name = &object.origin.name;
-    if inventory.balanced.contains(&(namespace_of(name).to_owned(), name.name.clone())) {
-        return Some(Balancer::Alb);
-    }
-    let is_balancer =
-        object.service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
-    let annotation = |key: &str| {
-        let annotations = object.service.metadata.annotations.as_ref()?;
-        annotations.get(&format!("service.beta.kubernetes.io/aws-load-balancer-{key}")).map(String::as_str)
-    };
-    let by_address = annotation("nlb-target-type") == Some("ip") || annotation("type") == Some("nlb-ip");
-    (is_balancer && by_address).then_some(Balancer::Nlb)
-}
-
-fn selects(service: &Service, workload: &Workload) -> bool {
-    let Some(spec) = &service.spec else { return false };
-    let selector = spec.selector.iter().flatten();
-    spec.type_.as_deref() != Some("ExternalName")
-        && spec.selector.as_ref().is_some_and(|selector| !selector.is_empty())
-        && selector.into_iter().all(|(key, value)| workload.labels.get(key) == Some(value))
-}
-
-/// TCP or UDP ports that are not only for probes and scrapes.
-fn declares_a_port(container: &Container) -> bool {
-    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
-    let probed: Vec<&IntOrString> =
-        probes.into_iter().flatten().filter_map(|probe| Some(&probe.http_get.as_ref()?.port)).collect();
-    container.ports.iter().flatten().any(|port| {
-        let name = port.name.as_deref().unwrap_or_default();
-        let housekeeping = ["metrics", "health", "probe", "prometheus", "admin", "debug", "pprof"];
-        let only_probed = container.ports.iter().flatten().count() > 1
-            && probed.iter().any(|probed| match probed {
-                IntOrString::Int(number) => *number == port.container_port,
-                IntOrString::String(text) => text == name,
-            });
-        !only_probed && !housekeeping.iter().any(|word| name.contains(word))
-    })
-}
-
-/// The container port that a Service's port leads to: which container, and the number.
-fn target(port: &ServicePort, pod: &k8s_openapi::api::core::v1::PodSpec) -> (Option<usize>, Option<i32>) {
-    let declared = |matches: &dyn Fn(&k8s_openapi::api::core::v1::ContainerPort) -> bool| {
-        let containers = pod.containers.iter().enumerate();
-        containers.flat_map(|(i, c)| c.ports.iter().flatten().map(move |p| (i, p))).find(|(_, p)| matches(p))
-    };
-    let number = match &port.target_port {
-        Some(IntOrString::String(text)) => match text.parse() {
-            Ok(number) => number,
-            Err(_) => {
-                let found = declared(&|p| p.name.as_deref() == Some(text));
-                return (found.map(|(i, _)| i), found.map(|(_, p)| p.container_port));
-            }
-        },
-        Some(IntOrString::Int(number)) if *number > 0 => *number,
-        _ => port.port,
-    };
-    (declared(&|p| p.container_port == number).map(|(i, _)| i), Some(number))
-}
-
-fn targets(object: &ServiceObject, pod: &k8s_openapi::api::core::v1::PodSpec) -> Vec<usize> {
-    let ports = object.service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    ports.filter_map(|port| target(port, pod).0).collect()
-}
-
-/// The ports that Services lead to, with what they speak.
-fn reached(facts: &PodFacts, workload: &Workload, services: &[&ServiceObject]) -> BTreeSet<ReachedPort> {
-    let ports = services.iter().flat_map(|object| object.service.spec.iter());
-    let tls: BTreeSet<i32> = ports
-        .flat_map(|spec| spec.ports.iter().flatten())
-        .filter_map(|port| {
-            let number = target(port, &workload.pod).1?;
-            let says = |text: &Option<String>| {
-                let text = text.as_deref().unwrap_or_default().to_ascii_lowercase();
-                ["https", "tls", "ssl", "wss"].iter().any(|word| text.starts_with(word))
-            };
-            let unsaid = port.app_protocol.is_none() && port.name.is_none();
-            let usual = unsaid && (port.port == 443 || matches!(number, 443 | 8443));
-            (says(&port.app_protocol) || says(&port.name) || usual).then_some(number)
-        })
-        .collect();
-    let in_slice = facts.ports.iter().filter(|port| port.in_slice && port.transport == Transport::Tcp);
-    in_slice
-        .map(|port| ReachedPort {
-            port: port.port,
-            protocol: port.protocol,
-            tls: tls.contains(&port.port.into()),
-        })
-        .collect()
-}
-
-/// What the agent would know of a pod of this workload.
-fn facts<'a>(
-    workload: &Workload,
-    services: &[&ServiceObject],
-    neighbours: impl Iterator<Item = &'a ServiceObject>,
-    gate_injected: bool,
-    settings: &Settings,
-) -> Option<PodFacts> {
-    let options = Options { node_name: None, hook_port: settings.hook_port, slices_start_drains: false };
-    let namespace = namespace_of(&workload.origin.name);
-    let name = PodName { namespace: namespace.to_owned(), name: "pod".to_owned() };
-    let mut spec = workload.pod.clone();
-    if gate_injected {
-        let condition_type = "target-health.elbv2.k8s.aws/injected".to_owned();
-        spec.readiness_gates.get_or_insert_default().push(PodReadinessGate { condition_type });
-    }
-    // Any address will do: the pod's slices below name it.
-    let address = "192.0.2.1".to_owned();
-    let metadata = |name: &str| ObjectMeta {
-        namespace: Some(namespace.to_owned()),
-        name: Some(name.to_owned()),
-        ..ObjectMeta::default()
-    };
-    let pod = Pod {
-        metadata: ObjectMeta { labels: Some(workload.labels.clone()), ..metadata("pod") },
-        spec: Some(spec),
-        status: Some(PodStatus {
-            pod_ips: Some(vec![PodIP { ip: address.clone() }]),
-            ..PodStatus::default()
-        }),
-    };
-    let mut objects = vec![Object::Pod(Box::new(pod))];
-    for (i, object) in neighbours.enumerate() {
-        let mut service = object.service.clone();
-        service.metadata.namespace = Some(namespace.to_owned());
-        service.metadata.name.get_or_insert_with(|| format!("service-{i}"));
-        objects.push(Object::Service(Box::new(service)));
-    }
-    for (i, object) in services.iter().enumerate() {
-        let ports = object.service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-        let ports = ports.map(|port| EndpointPort {
-            app_protocol: port.app_protocol.clone(),
-            name: port.name.clone(),
-            port: target(port, &workload.pod).1,
-            protocol: port.protocol.clone(),
-        });
-        let service = object.service.metadata.name.clone().unwrap_or_default();
-        let labels = BTreeMap::from([("kubernetes.io/service-name".to_owned(), service)]);
-        objects.push(Object::Slice(Box::new(EndpointSlice {
-            metadata: ObjectMeta { labels: Some(labels), ..metadata(&format!("slice-{i}")) },
-            address_type: "IPv4".to_owned(),
-            endpoints: vec![Endpoint { addresses: vec![address.clone()], ..Endpoint::default() }],
-            ports: Some(ports.collect()),
-        })));
-    }
-    let mut index = Index::new(options);
-    index.replace(
-        objects.iter().filter_map(|object| Record::new(object, index.options())).collect::<Vec<_>>(),
-        Moment::default(),
-    );
-    index.pod(&name).map(|facts| PodFacts::clone(facts))
 }

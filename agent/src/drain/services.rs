@@ -46,6 +46,8 @@ pub struct Services {
     pub observer: Option<Arc<Observer>>,
     /// Tells clients to leave, where the kernel can.
     pub announcer: Option<Arc<LastCall>>,
+    /// Why it cannot, for people.
+    pub no_announcer: Option<String>,
     /// The node's network namespaces.
     pub namespaces: Namespaces,
     /// How often each pod was connected to before its drain.

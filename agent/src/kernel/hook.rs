@@ -92,7 +92,7 @@ struct Attacher {
 
 /// `enum bpf_attach_type` (`include/uapi/linux/bpf.h`).
 const CGROUP_SOCK_OPS: u32 = 3;
-const CGROUP_INET4_CONNECT: u32 = 10;
+pub(super) const CGROUP_INET4_CONNECT: u32 = 10;
 const CGROUP_INET6_CONNECT: u32 = 11;
 
 impl Loaded {

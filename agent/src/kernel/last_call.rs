@@ -65,6 +65,17 @@ const REASONS: [(&str, u32); 14] = [
     ("pull_failed", index::PULL_FAILED),
 ];
 
+/// The names of all reasons in [`LastCallCounts::refused`].
+pub const REFUSALS: [&str; REASONS.len()] = {
+    let mut names = [""; REASONS.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = REASONS[i].0;
+        i += 1;
+    }
+    names
+};
+
 /// Why there is no last call on this node.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {

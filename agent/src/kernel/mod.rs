@@ -15,6 +15,7 @@ pub mod edges;
 pub mod hook;
 pub mod last_call;
 pub mod logs;
+mod netns_cookie;
 pub mod observer;
 mod pinned;
 mod sys;
@@ -24,6 +25,7 @@ pub use attach::{Attach, Attachment};
 pub use edges::Edges;
 pub use hook::{Hook, HookOptions};
 pub use last_call::LastCall;
+pub use netns_cookie::NetnsCookie;
 pub use observer::Observer;
 pub use pinned::PinnedHash;
 

@@ -3,11 +3,13 @@
 //! In: the sockets in the map, and what the observer knows of their connections. Out: the lease renewed,
 //! four times a second, and leftovers removed. The announcement itself is the kernel programs' alone.
 
+pub mod sockmap_fixes;
+
 use std::{sync::Arc, time::Duration};
 
 use lastcall_ebpf::abi::{Connection, flag, protocol};
 
-pub use crate::kernel::last_call::{LastCall, LastCallCounts, Unavailable};
+pub use crate::kernel::last_call::{LastCall, LastCallCounts, REFUSALS, Unavailable};
 use crate::{kernel::Observer, moment::Moment};
 
 /// How long the programs may go on without the agent.
@@ -20,12 +22,18 @@ const LEFT_OVER: Duration = Duration::from_millis(200);
 /// Keeps the last call going, for as long as the agent lives.
 pub async fn keep(last_call: Arc<LastCall>, observer: Arc<Observer>) {
     let mut turn = tokio::time::interval(TURN);
+    let mut before = last_call.counts();
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
         let now = Moment::now();
         if let Err(e) = last_call.renew(now + LEASE) {
             tracing::warn!(error = %crate::causes(&e), "no client can be told to leave");
+        }
+        let counts = last_call.counts();
+        if counts != before {
+            tracing::debug!(?counts, "the last call");
+            before = counts;
         }
         for key in last_call.sockets() {
             if is_left_over(observer.connection(&key).as_ref(), now) {

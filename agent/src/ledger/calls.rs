@@ -9,10 +9,10 @@ use lastcall_ebpf::abi::{Connection, flag, protocol};
 
 use crate::moment::Moment;
 
-/// Exchanges after which a connection that has still not been told will not be. The answer to a request
-/// that was under way when the drain began cannot carry the announcement; the next one can, unless its
-/// beginning was not certain.
-const CHANCES: u32 = 4;
+/// Exchanges after which a connection that has still not been told will not be. The kernel must have seen a
+/// whole exchange before it is certain where an answer begins: where the drain began in the middle of one,
+/// the third answer is the first that can tell.
+const CHANCES: u32 = 5;
 /// What a client has sent by then it may have sent before it heard. Longer than any round trip.
 pub(super) const HEARD_AFTER: Duration = Duration::from_secs(1);
 

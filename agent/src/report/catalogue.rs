@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use super::labels::{Announcement, BadRequest, ConnectionState, EventResult, Fallback, HookCall, Outcome};
+use crate::last_call::REFUSALS;
 
 /// One metric.
 #[derive(Debug)]
@@ -121,6 +122,9 @@ catalogue! {
         "Connections that ended after their clients had been told to leave.";
     ANNOUNCED_LEAVING: Kind::Counter, "lastcall_announced_leaving_seconds_total", "seconds", [PROTOCOL],
         "How long those took from the announcement to their end, added up.";
+    ANNOUNCEMENT_REFUSALS: Kind::Counter, "lastcall_announcement_refusals_total", "answers",
+        [Label { name: "reason", values: &REFUSALS }],
+        "Answers that told nobody though they might have, by reason; the next one tries again.";
     ANNOUNCED_STAYED: Kind::Counter, "lastcall_announced_stayed_total", "connections", [],
         "Connections that went on after their clients had been told to leave.";
     RECONCILE_CORRECTIONS: Kind::Counter, "lastcall_reconcile_corrections_total", "connections", [],

@@ -14,6 +14,7 @@ use super::{
     labels::{ConnectionState, HookCall},
     metrics::{label_names, opts},
 };
+use crate::last_call::REFUSALS;
 
 /// The state of the agent, as one scrape sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Reading {
     pub edge_events_lost: u64,
     /// Calls to the hook's port, from the kernel's counters. Never go down.
     pub hook_calls: HookCalls,
+    /// Answers that told nobody though they might have, by reason. Never go down.
+    pub announcement_refusals: Vec<(&'static str, u64)>,
     /// Manifests that cannot be read.
     pub manifest_problems: u64,
     /// The API server, where there is one.
@@ -143,6 +146,7 @@ fn families(reading: &Reading) -> Vec<Family> {
         gauge(&catalogue::EBPF_AVAILABLE, &[("", reading.ebpf_available.into())]),
         counter(&catalogue::EDGE_EVENTS, &[("", reading.edge_events)]),
         counter(&catalogue::EDGE_EVENTS_LOST, &[("", reading.edge_events_lost)]),
+        counter(&catalogue::ANNOUNCEMENT_REFUSALS, &refusals(reading)),
         counter(&catalogue::AGENT_ABSENT_SLEEPS, &[("", calls.nobody_home)]),
         counter(
             &catalogue::HOOK_CALLS,
@@ -157,6 +161,13 @@ fn families(reading: &Reading) -> Vec<Family> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Every reason, also where nothing can be refused because nobody can be told.
+fn refusals(reading: &Reading) -> Vec<(&'static str, u64)> {
+    let counted =
+        |reason| reading.announcement_refusals.iter().find(|(r, _)| *r == reason).map_or(0, |(_, n)| *n);
+    REFUSALS.into_iter().map(|reason| (reason, counted(reason))).collect()
 }
 
 /// The label's values; none for a metric without labels.

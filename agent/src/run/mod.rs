@@ -23,8 +23,8 @@ use crate::{
         listen::Listeners,
         server::{HookServer, Limits},
     },
-    kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, Observer},
-    last_call,
+    kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
+    last_call::{self, sockmap_fixes::SockmapFixes},
     report::{
         events::Events,
         metrics::Metrics,
@@ -96,8 +96,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tracing::warn!(error = %causes(&**e), "no kernel programs: pods are judged by polling their sockets");
     });
     let (mut edges, observer, ebpf_hook, announcer) = match kernel {
-        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), kernel.announcer),
+        Ok(kernel) => (Some(kernel.edges), Some(kernel.observer), Some(kernel.hook), Some(kernel.announcer)),
         Err(_) => (None, None, None, None),
+    };
+    // Without any programs that is what is said.
+    let (announcer, no_announcer) = match announcer {
+        Some(Ok(announcer)) => (Some(announcer), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
     };
     if let (Some(announcer), Some(observer)) = (&announcer, &observer) {
         tokio::spawn(last_call::keep(Arc::clone(announcer), Arc::clone(observer)));
@@ -137,6 +143,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         witnesses: source.api().map(|api| Arc::new(Witnesses::new(Arc::clone(api.live())))),
         observer: observer.clone(),
         announcer,
+        no_announcer,
         namespaces,
         rates,
         attach: attach_choice(config.attach),
@@ -319,7 +326,8 @@ struct Kernel {
     edges: Edges,
     observer: Arc<Observer>,
     hook: PendingHook,
-    announcer: Option<Arc<LastCall>>,
+    /// Or why nobody can be told to leave.
+    announcer: Result<Arc<LastCall>, String>,
 }
 
 impl Kernel {
@@ -333,24 +341,34 @@ impl Kernel {
         })?;
         kernel::logs::forward(&mut ebpf);
         let edges = Edges::take(&mut ebpf)?;
-        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?);
-        let announcer = LastCall::load(&mut ebpf, true).inspect_err(|e| {
-            tracing::warn!(error = %causes(e), "no client can be told to leave on this node");
-        });
-        let announcer = announcer.ok().map(Arc::new);
+        let netns = NetnsCookie::load(&mut ebpf)?;
+        let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
+        let announcer = announcer(&mut ebpf).map(Arc::new);
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
 }
 
+/// What tells clients to leave, where this kernel is known to do that without harm; else why not.
+fn announcer(ebpf: &mut aya::Ebpf) -> Result<LastCall, String> {
+    let fixes = SockmapFixes::of_this_kernel();
+    let loaded = if fixes.http1 {
+        LastCall::load(ebpf, fixes.http2).map_err(|e| causes(&e))
+    } else {
+        Err(format!("kernel {}", fixes.found))
+    };
+    loaded.inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
+}
+
 /// The hook programs, loaded, not yet attached.
-struct PendingHook(kernel::hook::Loaded);
+struct PendingHook(kernel::hook::Loaded, NetnsCookie);
 
 impl PendingHook {
     async fn attach(self, config: &Config, namespaces: &Namespaces) -> anyhow::Result<Hook> {
         let who = kubelet::find(config, namespaces).await;
-        let netns_cookie = namespaces.node().cookie().context(
-            "the kernel does not tell the cookie of the node's network namespace (SO_NETNS_COOKIE, Linux 5.14)",
-        )?;
+        let netns_cookie = match namespaces.node().cookie() {
+            Some(cookie) => cookie,
+            None => self.1.ask(&config.cgroup_root)?,
+        };
         let options = HookOptions {
             root: config.cgroup_root.clone(),
             kubelet_cgroup: who.cgroup,

@@ -126,6 +126,9 @@ impl Node {
                 }
             }
         }
+        if let Some(announcer) = &services.announcer {
+            reading.announcement_refusals = announcer.counts().refused.to_vec();
+        }
         if let Some(hook) = &self.hook {
             let counts = hook.counts();
             reading.hook_calls = HookCalls {

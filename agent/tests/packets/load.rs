@@ -30,6 +30,8 @@ fn the_verifier_accepts_all_programs_in_three_seconds() {
             assert!(insns < 500_000, "{name} is near the verifier's limit of a million");
         }
         println!("all loaded in {} ms", total.as_millis());
-        assert!(total < Duration::from_secs(3), "an agent must not load for {total:?}");
+        // Emulated processors (`cargo xtask kernels`) are that much slower.
+        let slower = if std::env::var_os("LASTCALL_TEST_EMULATED").is_some() { 10 } else { 1 };
+        assert!(total < slower * Duration::from_secs(3), "an agent must not load for {total:?}");
     });
 }

@@ -1,7 +1,7 @@
 //! The cases of the injection: pods as people write them, and the hooks that they get.
 //!
-//! A case is a file of `deploy/tests/inject`, named for what it shows. Its first line says what becomes of
-//! each container: `# expect app: lastcall, helper: own`.
+//! A case is a file of `deploy/tests/inject`, named for what it shows. Its first line says where the pod is
+//! created and what becomes of each container: `# asking namespace, expect app: lastcall, helper: own`.
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +29,8 @@ pub(crate) struct Case {
     pub name: String,
     /// The pod.
     pub file: PathBuf,
+    /// Whether its namespace asks for the hook.
+    pub asking: bool,
     /// By container.
     pub expected: BTreeMap<String, Hook>,
 }
@@ -40,15 +42,21 @@ pub(crate) fn of(folder: &Path) -> Result<Vec<Case>> {
         let file = entry?.path();
         let text = fs::read_to_string(&file)?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let expected = expectation(&text).with_context(|| format!("{}", file.display()))?;
-        cases.push(Case { name, file, expected });
+        let (asking, expected) = expectation(&text).with_context(|| format!("{}", file.display()))?;
+        cases.push(Case { name, file, asking, expected });
     }
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(cases)
 }
 
-fn expectation(text: &str) -> Result<BTreeMap<String, Hook>> {
-    let line = text.lines().next().and_then(|l| l.strip_prefix("# expect ")).context("expects nothing")?;
+fn expectation(text: &str) -> Result<(bool, BTreeMap<String, Hook>)> {
+    let line = text.lines().next().and_then(|l| l.strip_prefix("# ")).context("expects nothing")?;
+    let (namespace, line) = line.split_once(" namespace, expect ").context("expects nothing")?;
+    let asking = match namespace {
+        "asking" => true,
+        "silent" => false,
+        other => bail!("{other:?} is no namespace"),
+    };
     let parts = line.split(',').map(|part| {
         let (container, hook) = part.split_once(':').with_context(|| format!("no hook in {part:?}"))?;
         let hook = match hook.trim() {
@@ -59,7 +67,7 @@ fn expectation(text: &str) -> Result<BTreeMap<String, Hook>> {
         };
         Ok((container.trim().to_owned(), hook))
     });
-    parts.collect()
+    Ok((asking, parts.collect::<Result<_>>()?))
 }
 
 /// Which hooks a pod has, its init containers' among them.
@@ -86,11 +94,13 @@ mod tests {
 
     #[test]
     fn a_case_says_what_it_expects() {
-        let expected = expectation("# expect app: lastcall, helper: own\nkind: Pod").expect("an expectation");
+        let text = "# asking namespace, expect app: lastcall, helper: own\nkind: Pod";
+        let (asking, expected) = expectation(text).expect("an expectation");
+        assert!(asking);
         assert_eq!(expected["app"], Hook::Lastcall);
         assert_eq!(expected["helper"], Hook::Own);
         assert!(expectation("kind: Pod").is_err());
-        assert!(expectation("# expect app: sleep").is_err());
+        assert!(expectation("# silent namespace, expect app: sleep").is_err());
     }
 
     #[test]

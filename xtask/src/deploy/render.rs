@@ -9,6 +9,9 @@ use crate::workspace::Workspace;
 /// The chart's folder.
 pub(crate) const CHART: &str = "deploy/chart/lastcall";
 
+/// A helm that was built from its module takes every cluster for an old one.
+pub(crate) const KUBE_VERSION: &str = "--kube-version=1.34.0";
+
 /// A manifest, and how the chart makes it.
 pub(crate) struct Manifest {
     /// Where it lies in the checkout.
@@ -73,7 +76,7 @@ pub(crate) fn render(workspace: &Workspace, helm: &Path, manifest: &Manifest) ->
     template
         .args(["template", "lastcall"])
         .arg(workspace.root.join(CHART))
-        .arg("--kube-version=1.34.0")
+        .arg(KUBE_VERSION)
         .args(manifest.arguments);
     let output = template.output().context("cannot run helm")?;
     let complaint = String::from_utf8_lossy(&output.stderr);

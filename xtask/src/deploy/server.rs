@@ -4,6 +4,7 @@
 //! under a name of its own; all of them are removed again.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -14,43 +15,42 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{cases, go, render::CHART};
+use super::{
+    cases, go_tools,
+    render::{self, CHART},
+};
 use crate::{child, workspace::Workspace};
 
 /// The policy's name in the test, so that an installed one is left alone.
 const POLICY: &str = "lastcall-inject-trial";
-/// Where every pod is asked for.
-const ASKING: &str = "lastcall-trial-asking";
-/// Where none is.
-const SILENT: &str = "lastcall-trial-silent";
 /// How long an API server may take to put a policy into effect.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fails if the server refuses a manifest or a case comes out wrong.
 pub(crate) fn judge(workspace: &Workspace, kubeconfig: &Path) -> Result<()> {
     let api = Api { kubectl: kubectl(workspace)?, kubeconfig: kubeconfig.to_owned() };
-    let _trial = Trial(&api);
-    let _ = api.run(&["delete", "namespace", ASKING, SILENT, "--ignore-not-found", "--wait=true"]);
-    namespace(&api, SILENT, &[])?;
-    namespace(&api, ASKING, &["lastcall.dev/inject=true", "pod-security.kubernetes.io/enforce=restricted"])?;
-    manifests(workspace, &api)?;
-    injection(workspace, &api)
+    let trial = Trial::begin(&api)?;
+    manifests(workspace, &trial)?;
+    injection(workspace, &trial)
 }
 
 /// What is in a namespace can only be tried in one that exists: the dry run makes none.
-fn manifests(workspace: &Workspace, api: &Api) -> Result<()> {
+fn manifests(workspace: &Workspace, trial: &Trial) -> Result<()> {
     for file in ["deploy/lastcall.yaml", "deploy/uninstall.yaml"] {
         let text =
             fs::read_to_string(workspace.root.join(file)).with_context(|| format!("cannot read {file}"))?;
-        let text = text.replace("namespace: lastcall\n", &format!("namespace: {SILENT}\n"));
-        api.feed(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &text)
+        let text = text.replace("namespace: lastcall\n", &format!("namespace: {}\n", trial.silent));
+        trial
+            .api
+            .feed(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &text)
             .with_context(|| format!("the API server refuses {file}"))?;
         println!("accepted: {file}");
     }
     Ok(())
 }
 
-fn injection(workspace: &Workspace, api: &Api) -> Result<()> {
+fn injection(workspace: &Workspace, trial: &Trial) -> Result<()> {
+    let api = trial.api;
     let group = "admissionregistration.k8s.io";
     let served = api.run(&["api-versions"])?;
     let version = ["v1", "v1beta1", "v1alpha1"].into_iter().find(|version| {
@@ -66,25 +66,28 @@ fn injection(workspace: &Workspace, api: &Api) -> Result<()> {
         );
         return Ok(());
     };
-    let mut template = Command::new(go::helm(workspace)?);
+    let mut template = Command::new(go_tools::helm(workspace)?);
     template
         .args(["template", "lastcall"])
         .arg(workspace.root.join(CHART))
-        .args(["--set=inject.enabled=true", "--show-only=templates/inject-policy.yaml"])
+        .args([render::KUBE_VERSION, "--set=inject.enabled=true", "--show-only=templates/inject-policy.yaml"])
         .arg(format!("--set=inject.name={POLICY}"))
         .arg(format!("--api-versions={group}/{version}/MutatingAdmissionPolicy"));
     let policy = child::answer(&mut template).context("helm cannot render the policy")?;
     ensure!(policy.contains(&format!("{group}/{version}")), "helm rendered another version than {version}");
     api.feed(&["apply", "--validate=strict", "-f", "-"], &policy)
         .context("the API server refuses the policy")?;
-    let cases = cases::of(&workspace.root.join("deploy/tests/inject"))?;
+    let mut cases = cases::of(&workspace.root.join("deploy/tests/inject"))?;
+    // Where nothing is expected, nothing happens before the policy counts either.
+    cases.sort_by_key(|case| !case.expected.values().any(|hook| *hook == cases::Hook::Lastcall));
     ensure!(!cases.is_empty(), "there are no cases");
     let begun = Instant::now();
     let mut wrong = Vec::new();
     for case in &cases {
         // A policy counts some seconds after it was made: the first cases wait for that, and only they.
         let found = loop {
-            let found = dry_run(api, &case.file);
+            let namespace = if case.asking { &trial.asking } else { &trial.silent };
+            let found = dry_run(api, namespace, &case.file);
             let right = found.as_ref().is_ok_and(|hooks| *hooks == case.expected);
             if right || begun.elapsed() > PATIENCE {
                 break found;
@@ -102,35 +105,56 @@ fn injection(workspace: &Workspace, api: &Api) -> Result<()> {
     Ok(())
 }
 
-fn dry_run(api: &Api, file: &Path) -> Result<std::collections::BTreeMap<String, cases::Hook>> {
+fn dry_run(api: &Api, namespace: &str, file: &Path) -> Result<BTreeMap<String, cases::Hook>> {
     let file = file.to_str().context("a path that is no text")?;
-    let pod = api.run(&["create", "--dry-run=server", "-o", "json", "-f", file])?;
+    let pod = api.run(&["-n", namespace, "create", "--dry-run=server", "-o", "json", "-f", file])?;
     Ok(cases::hooks(&serde_json::from_str::<Value>(&pod)?))
 }
 
-fn namespace(api: &Api, name: &str, labels: &[&str]) -> Result<()> {
-    api.run(&["create", "namespace", name])?;
-    for label in labels {
-        api.run(&["label", "namespace", name, label])?;
-    }
-    // Pods are refused until the namespace has it; where no controller makes it, this does.
-    let _ = api.run(&["-n", name, "create", "serviceaccount", "default"]);
-    Ok(())
+/// Two namespaces of this run, and what else it makes: removed, however it ends.
+struct Trial<'a> {
+    api: &'a Api,
+    /// Asks for the hook.
+    asking: String,
+    /// Does not.
+    silent: String,
 }
 
-/// Removes what the trial made, however it ends.
-struct Trial<'a>(&'a Api);
+impl<'a> Trial<'a> {
+    fn begin(api: &'a Api) -> Result<Self> {
+        // A namespace of an earlier run may still be on its way out.
+        let own = |name: &str| format!("lastcall-trial-{name}-{}", std::process::id());
+        let trial = Self { api, asking: own("asking"), silent: own("silent") };
+        trial.namespace(&trial.silent, &[])?;
+        let labels = ["lastcall.dev/inject=true", "pod-security.kubernetes.io/enforce=restricted"];
+        trial.namespace(&trial.asking, &labels)?;
+        Ok(trial)
+    }
+
+    fn namespace(&self, name: &str, labels: &[&str]) -> Result<()> {
+        self.api.run(&["create", "namespace", name])?;
+        for label in labels {
+            self.api.run(&["label", "namespace", name, label])?;
+        }
+        // Pods are refused until the namespace has it; where no controller makes it, this does.
+        let _ = self.api.run(&["-n", name, "create", "serviceaccount", "default"]);
+        Ok(())
+    }
+}
 
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
-        let api = self.0;
-        let _ = api.run(&["delete", "namespace", ASKING, SILENT, "--ignore-not-found", "--wait=false"]);
-        for kind in ["mutatingadmissionpolicy", "mutatingadmissionpolicybinding"] {
-            let names = [POLICY.to_owned(), format!("{POLICY}-namespace"), format!("{POLICY}-pod")];
-            let _ = api.run(
-                &[&["delete", kind, "--ignore-not-found"], &names.each_ref().map(String::as_str)[..]]
-                    .concat(),
-            );
+        let namespaces =
+            ["delete", "namespace", &self.asking, &self.silent, "--ignore-not-found", "--wait=false"];
+        let _ = self.api.run(&namespaces);
+        for (kind, suffixes) in [
+            ("mutatingadmissionpolicybinding", &["-namespace", "-pod"][..]),
+            ("mutatingadmissionpolicy", &[""]),
+        ] {
+            for suffix in suffixes {
+                let name = format!("{POLICY}{suffix}");
+                let _ = self.api.run(&["delete", kind, &name, "--ignore-not-found", "--wait=false"]);
+            }
         }
     }
 }

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::{Case, Draft, Finding, Rule, Severity, path::join};
 use crate::{
     check::{
-        facts::{Balancer, targets_pods},
         hooks::{Hook, seconds},
         objects::{Rollout, ServiceObject, WorkloadKind},
+        reach::{Balancer, targets_pods},
         tree::Path,
     },
     contract::parameters,
@@ -83,15 +83,15 @@ fn balancer_targets(case: &Case<'_>, service: &ServiceObject, balancer: Balancer
     let (path, query) = parameters::split(target);
     let wanted = format!("settle={}s", settle.as_secs());
     let query = if query.is_empty() { wanted } else { format!("{query}&{wanted}") };
-    let fix = match injected {
+    let (at, value) = match injected {
         true => (member.path.down("lifecycle.preStop"), case.hook(&query)),
-        false => (member.path.down("lifecycle.preStop.httpGet.path"), json!(join(path, &query))),
+        false => (member.path.down("lifecycle.preStop.httpGet.path"), Some(json!(join(path, &query)))),
     };
     found.push(case.finding(Draft {
         rule: Rule::LoadBalancerWithoutSettle,
         severity: Severity::Warning,
         member: Some(member),
-        path: fix.0.clone(),
+        path: at.clone(),
         message: format!(
             "{} is {what} that targets pods, which goes on sending to a pod for up to {} after it was taken \
              out: say so by settle=, with a terminationGracePeriodSeconds of at least {}",
@@ -99,6 +99,6 @@ fn balancer_targets(case: &Case<'_>, service: &ServiceObject, balancer: Balancer
             seconds(settle),
             (settle + contract.reserve).as_secs(),
         ),
-        fix: Some(fix),
+        fix: value.map(|value| (at, value)),
     }));
 }

@@ -94,7 +94,8 @@ fn a_grace_without_room() {
         (&[(grace, "10")], &[]),
         // The floor fits, the reserve does not; then neither.
         (&[(grace, "8")], &["warning grace-too-short"]),
-        (&[(grace, "6")], &["error grace-too-short"]),
+        (&[(grace, "6")], &["warning grace-too-short"]),
+        (&[(grace, "2")], &["error grace-too-short"]),
         (&[(grace, "0")], &["error grace-too-short"]),
         (&[headless], &["error grace-too-short"]),
         (&[headless, (grace, "35")], &[]),

@@ -121,6 +121,49 @@ fn a_pod_object_takes_the_place_of_its_slice() {
 }
 
 #[test]
+fn who_is_ready_beside_a_terminating_pod_is_counted_on_all_nodes() {
+    let slice = |name: &str, service: &str, endpoints: &str| {
+        format!(
+            "
+kind: EndpointSlice
+metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: {service}}}}}
+addressType: IPv4
+endpoints: [{endpoints}]
+"
+        )
+    };
+    let ready = |ip: &str, node: &str| {
+        format!("{{addresses: [{ip}], nodeName: {node}, conditions: {{ready: true}}}}")
+    };
+    let own = "{addresses: [10.0.0.1], nodeName: node-a, targetRef: {kind: Pod, name: web-0, uid: w0},
+      conditions: {ready: false, terminating: true}}";
+    let going = "{addresses: [10.0.0.9], nodeName: node-b, conditions: {ready: false, terminating: true}}";
+    let pod_of = |deletion: &str| {
+        format!(
+            "
+kind: Pod
+metadata: {{name: web-0, namespace: shop, uid: w0{deletion}}}
+spec: {{nodeName: node-a}}
+status: {{podIP: 10.0.0.1}}
+"
+        )
+    };
+    let texts = [
+        slice("web-a", "web", &format!("{own}, {}, {going}", ready("10.0.0.2", "node-a"))),
+        slice("web-b", "web", &format!("{}, {}", ready("10.0.0.3", "node-b"), ready("10.0.0.4", "node-c"))),
+        slice("api-a", "api", &format!("{own}, {}", ready("10.0.0.2", "node-a"))),
+        slice("db-a", "db", &ready("10.0.0.8", "node-b")),
+    ];
+    let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let (stays, goes) = (pod_of(""), pod_of(", deletionTimestamp: '2026-01-01T00:00:00Z'"));
+    texts.push(&stays);
+    let mut index = index(cluster(), &texts);
+    assert_eq!(pod(&index, "shop/web-0").others_ready, None, "it goes nowhere");
+    apply(&mut index, &goes, T1);
+    assert_eq!(pod(&index, "shop/web-0").others_ready, Some(3), "the larger of its two Services");
+}
+
+#[test]
 fn a_name_beats_a_nameless_claim() {
     let claim = "
 kind: EndpointSlice

@@ -222,7 +222,7 @@ pub fn decide(contract: &Contract, at: &Circumstances, view: &View, now: Moment)
 ///
 /// Not while a last call is under way: clients that have been told go, most of them after the answer that
 /// told them. It cannot hold a drain for ever: who has been told has `patience` to go, who cannot be told
-/// has four exchanges ([`crate::ledger::Call`]).
+/// has five exchanges ([`crate::ledger::Call`]).
 fn stall_begins(contract: &Contract, view: &View, settled: Moment) -> Option<Moment> {
     let may = view.closed_loop && view.being_told == 0 && contract.until != Until::Closed;
     may.then(|| settled.max(view.last_left.unwrap_or_default()) + contract.patience)

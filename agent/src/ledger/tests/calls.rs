@@ -65,7 +65,7 @@ fn waiting_for_a_client_that_is_told_is_not_in_vain_and_ends() {
 fn one_that_cannot_be_told_holds_nobody_up() {
     let mut ledger = calling(Audience::HttpPorts);
     ledger.reads(1001.0, &[(key(HTTP, 1), busy(0, 1000.9))]);
-    for (n, more) in [(1, 1), (2, 1), (3, 1), (4, 0), (9, 0)] {
+    for (n, more) in [(1, 1), (4, 1), (5, 0), (9, 0)] {
         let when = 1001.0 + f64::from(n);
         ledger.reads(when, &[(key(HTTP, 1), busy(n, when - 0.1))]);
         assert_eq!(ledger.auto(when).being_told, more, "after {n} exchanges");

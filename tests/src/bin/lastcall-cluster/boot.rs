@@ -78,12 +78,12 @@ pub(crate) fn up(home: &Home, script: &Path, proxy_mode: &str) -> Result<()> {
     writeln!(lock, "{init}")?;
     // From here on the init alone has the lock.
     drop(lock);
-    let booted = (|| {
+    let booted = {
         let mut command = enter(init, &["--pid", "--mount", "--net", "--uts", "--ipc"]);
         command.arg("bash").arg(home.root().join("node.sh")).arg("boot");
         command.env("E2E", home.root());
         run(&mut command, BOOT)
-    })();
+    };
     if let Err(error) = booted {
         down(home, true)?;
         return Err(error).with_context(|| {

@@ -1,5 +1,6 @@
 //! The policy and the ledger together, against the design.
 
+mod crowds;
 mod decisions;
 mod exhaustive;
 mod histories;

@@ -117,10 +117,9 @@ impl World {
 
     // The truth.
 
-    /// Clients that have work in flight and were told to leave, and since when.
-    pub(super) fn told(&self) -> impl Iterator<Item = Moment> {
-        let told = self.conns.iter().filter(|c| c.in_flight()).filter_map(|c| c.entry.map(|e| e.told_at));
-        told.filter(|at| *at > 0).map(Moment)
+    /// Its client was told to leave.
+    pub(super) fn is_told(&self, i: usize) -> bool {
+        self.conns[i].entry.is_some_and(|e| e.told_at != 0)
     }
 
     pub(super) fn in_flight(&self) -> InFlight {

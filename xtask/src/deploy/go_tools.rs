@@ -1,15 +1,10 @@
 //! helm and kubeconform, built from their Go modules under `target/tools`.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{env, fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use crate::{child, workspace::Workspace};
+use crate::{child, e2e::go, workspace::Workspace};
 
 /// The chart's judge and the manifests' maker: another version may set other blank lines.
 pub(crate) fn helm(workspace: &Workspace) -> Result<PathBuf> {
@@ -22,8 +17,8 @@ pub(crate) fn kubeconform(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// Where a module's sources lie, fetched if need be.
-pub(crate) fn sources(module: &str) -> Result<PathBuf> {
-    let mut go = Command::new(go()?);
+pub(crate) fn sources(workspace: &Workspace, module: &str) -> Result<PathBuf> {
+    let mut go = Command::new(go::find_or_install(&workspace.target.join("e2e"))?);
     go.args(["mod", "download", "-json", module]).current_dir(env::temp_dir()).env("GOFLAGS", "-mod=mod");
     let said = child::answer(&mut go).with_context(|| format!("go cannot fetch {module}"))?;
     let told: serde_json::Value = serde_json::from_str(&said)?;
@@ -37,7 +32,7 @@ fn tool(workspace: &Workspace, name: &str, package: &str, version: &str) -> Resu
     if file.is_file() {
         return Ok(file);
     }
-    let go = go()?;
+    let go = go::find_or_install(&workspace.target.join("e2e"))?;
     eprintln!("building {name} {version} from its Go module, some minutes the first time");
     let new = bin.join("new");
     fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
@@ -51,20 +46,4 @@ fn tool(workspace: &Workspace, name: &str, package: &str, version: &str) -> Resu
     child::run(&mut install, Duration::from_secs(1200))?;
     fs::rename(new.join(name), &file).with_context(|| format!("there is no {name} after its build"))?;
     Ok(file)
-}
-
-/// Go 1.24 or newer, which fetches a newer one by itself where a module asks for it.
-fn go() -> Result<PathBuf> {
-    let usual = [child::on_path("go"), Some(PathBuf::from("/usr/local/go/bin/go"))];
-    let found = usual.into_iter().flatten().find(|go| go.is_file() && recent(go));
-    found.context("helm and kubeconform are built by Go 1.24 or newer, and there is none")
-}
-
-fn recent(go: &Path) -> bool {
-    let version = child::answer(Command::new(go).args(["env", "GOVERSION"])).unwrap_or_default();
-    version.trim().strip_prefix("go1.").and_then(minor).is_some_and(|minor| minor >= 24)
-}
-
-fn minor(rest: &str) -> Option<u32> {
-    rest.split(['.', 'r', 'b', '-', ' ']).next()?.parse().ok()
 }
