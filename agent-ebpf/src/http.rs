@@ -9,6 +9,7 @@
 pub use crate::start::{H2_PREFACE, REQUEST_PEEK, Start, start, target_hash};
 use crate::{
     abi::{Connection, flag, protocol},
+    announce::SMALL_REQUEST,
     chunks,
     head::Head,
     tcp::after,
@@ -120,20 +121,31 @@ fn method(start: Start) -> u32 {
 fn begins(c: &mut Connection, start: Start, piece: Piece, head: &Head, last_chunk: bool) {
     c.protocol = protocol::HTTP1;
     c.flags &= !(flag::MIDWAY | flag::HEAD | flag::CONNECT | REQUEST);
-    c.flags |= flag::BOUNDARY | flag::WAITING | method(start);
+    c.flags |= flag::BOUNDARY | flag::WAITING | flag::LARGE_REQUEST | method(start);
     if head.body == 0 {
         return; // It goes on in the next segment.
     }
     if head.chunked != 0 {
-        if !last_chunk {
+        if last_chunk {
+            size(c, piece, piece.end());
+        } else {
             c.flags |= flag::REQUEST_CHUNKED;
         }
     } else if let Some(end) = head.end() {
+        size(c, piece, end);
         c.request_end = end;
         c.flags |= flag::REQUEST_LENGTH;
         if after(piece.end(), end) {
             one_more(c);
         }
+    }
+}
+
+/// The request that begins with this segment goes to `end`.
+#[inline(always)]
+fn size(c: &mut Connection, piece: Piece, end: u32) {
+    if !after(end, piece.sequence.wrapping_add(SMALL_REQUEST)) {
+        c.flags &= !flag::LARGE_REQUEST;
     }
 }
 

@@ -71,15 +71,24 @@ pub(crate) fn run(
     fs::create_dir_all(&folder)?;
     let base = initrd::base(&folder, &programs)?;
     let mut archives = Archives::default();
-    let mut guests = Vec::new();
+    let (mut guests, mut rows) = (Vec::new(), Vec::new());
     for release in Release::ALL.into_iter().filter(|r| releases.is_empty() || releases.contains(r)) {
         let checks = checks::on(release, only);
-        if !checks.is_empty() {
-            guests.push(Guest::prepare(release, checks, &folder.join(release.name()), &base, &mut archives)?);
+        match Guest::prepare(release, &checks, &folder.join(release.name()), &base, &mut archives) {
+            Ok(guest) => guests.push(guest),
+            // One that cannot be had keeps the others from nothing.
+            Err(e) => {
+                println!("{:<7} FAILED: {e:#}", release.name());
+                let bad = Outcome::Bad(format!("{e:#}"));
+                rows.extend(
+                    checks.iter().map(|c| Row::new((release.name(), ""), c.name, &bad, Duration::ZERO)),
+                );
+            }
         }
     }
-    ensure!(!guests.is_empty(), "no such check; there are: {}", checks::names());
-    let rows = run_all(&guests)?;
+    rows.extend(run_all(&guests)?);
+    ensure!(!rows.is_empty(), "no such check; there are: {}", checks::names());
+    rows.sort_by_key(|row| Release::ALL.iter().position(|r| r.name() == row.kernel));
     println!("\n{}", table::text(&rows));
     println!("{} checks in {:.0} s", rows.len(), started.elapsed().as_secs_f32());
     if let Some(file) = json {
@@ -107,9 +116,7 @@ fn run_all(guests: &[Guest]) -> Result<Vec<Row>> {
         let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|_| bail!("a worker panicked")))
     })?;
-    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
-    rows.sort_by_key(|row| Release::ALL.iter().position(|r| r.name() == row.kernel));
-    Ok(rows)
+    Ok(rows.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// A kernel, ready to start.
@@ -124,7 +131,7 @@ struct Guest {
 impl Guest {
     fn prepare(
         release: Release,
-        checks: Vec<&'static Check>,
+        checks: &[&'static Check],
         folder: &Path,
         base: &Path,
         archives: &mut Archives,
@@ -132,9 +139,9 @@ impl Guest {
         fs::create_dir_all(folder)?;
         let kernel = fetch::kernel(release, folder, archives)?;
         let initrd = folder.join("initrd");
-        initrd::with_modules(base, &kernel.modules, &checks::script(&checks), &initrd)?;
+        initrd::with_modules(base, &kernel.modules, &checks::script(checks), &initrd)?;
         println!("{:<7} is {}", release.name(), kernel.version);
-        Ok(Self { release, checks, kernel, folder: folder.to_owned(), initrd })
+        Ok(Self { release, checks: checks.to_vec(), kernel, folder: folder.to_owned(), initrd })
     }
 
     /// A row for each check, also for those that it did not come to.

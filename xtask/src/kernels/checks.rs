@@ -54,7 +54,12 @@ const CHECKS: [Check; 7] = [
     Check {
         name: "nobody home",
         program: "nobody_home",
-        arguments: &["--test-threads=6", "an_absent_agent", "comes_back", "a_held_hook"],
+        arguments: &[
+            "--test-threads=6",
+            "an_absent_agent_is_a_sleep",
+            "an_agent_that_comes_back_takes_the_hook_over::ipv4",
+            "a_held_hook_outlives_its_agent::ipv6",
+        ],
         limit: 240,
         reads: Reads::Tests,
         since: Release::Bullseye,
@@ -70,7 +75,7 @@ const CHECKS: [Check; 7] = [
     Check {
         name: "last call",
         program: "last_call",
-        arguments: &["--test-threads=4", "a_keep_alive_client_is_told_once", "other_protocols"],
+        arguments: &["--test-threads=4", "a_keep_alive_client_is_told_once", "left_alone::ipv4"],
         limit: 180,
         reads: Reads::Tests,
         since: Release::Bullseye,
@@ -87,7 +92,7 @@ const CHECKS: [Check; 7] = [
     Check {
         name: "last call, h2",
         program: "last_call_http2",
-        arguments: &["--test-threads=4", "a_grpc_client_is_told_once", "not_within_frames"],
+        arguments: &["--test-threads=4", "a_grpc_client_is_told_once"],
         limit: 180,
         reads: Reads::Tests,
         since: Release::Bookworm,
