@@ -194,8 +194,13 @@ fn insert_socket(run: &mut Scratch, c: &Connection, config: LastCallConfig, sk: 
     // SAFETY: a socket's storage that was just looked up. A message that is being looked at meanwhile
     // finds another turn, and is left alone.
     unsafe {
-        if (*s).key.pod == run.key.pod && (*s).phase == phase::NEVER {
-            return outcome::UPGRADED;
+        if (*s).key.pod == run.key.pod {
+            match (*s).phase {
+                phase::NEVER => return outcome::UPGRADED,
+                // Told, though nobody has seen the answer leave: egress may be detached already.
+                phase::PUT => return outcome::ALREADY_IN,
+                _ => {}
+            }
         }
         (*s).phase = phase::NONE;
         (*s).turns = (*s).turns.wrapping_add(1);
