@@ -15,16 +15,22 @@ mod table;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Instant,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 pub(crate) use release::Release;
 
 use self::{
     archive::Archives,
-    checks::{CHECKS, Outcome},
+    checks::{Check, Outcome},
+    fetch::Kernel,
     table::Row,
 };
 use crate::{
@@ -49,8 +55,13 @@ const TOOLS: [(&str, &str); 8] = [
 /// What the checks run, and what those start.
 const BINARIES: [&str; 4] = ["lastcall", "lastcall-app", "lastcall-kubelet", "lastcall-load"];
 
-/// Runs all checks on these kernels, or on all.
-pub(crate) fn run(workspace: &Workspace, releases: &[Release], json: Option<&Path>) -> Result<()> {
+/// Runs these checks on these kernels, or all on all.
+pub(crate) fn run(
+    workspace: &Workspace,
+    releases: &[Release],
+    only: &[String],
+    json: Option<&Path>,
+) -> Result<()> {
     ensure!(cfg!(target_arch = "x86_64"), "the kernels are fetched and emulated for x86-64 alone");
     let started = Instant::now();
     apt::install_missing(&[&TOOLS[..], &NODE_TOOLS[..]].concat(), "the emulated kernels")?;
@@ -58,12 +69,26 @@ pub(crate) fn run(workspace: &Workspace, releases: &[Release], json: Option<&Pat
     let programs = programs(workspace)?;
     let folder = workspace.target.join("kernels");
     fs::create_dir_all(&folder)?;
-    let base = initrd::base(&folder, &programs, &checks::script(CHECKS))?;
+    let base = initrd::base(&folder, &programs)?;
     let mut archives = Archives::default();
-    let mut rows = Vec::new();
+    let (mut guests, mut rows) = (Vec::new(), Vec::new());
     for release in Release::ALL.into_iter().filter(|r| releases.is_empty() || releases.contains(r)) {
-        rows.extend(on(release, &folder.join(release.name()), &base, &mut archives)?);
+        let checks = checks::on(release, only);
+        match Guest::prepare(release, &checks, &folder.join(release.name()), &base, &mut archives) {
+            Ok(guest) => guests.push(guest),
+            // One that cannot be had keeps the others from nothing.
+            Err(e) => {
+                println!("{:<7} FAILED: {e:#}", release.name());
+                let bad = Outcome::Bad(format!("{e:#}"));
+                rows.extend(
+                    checks.iter().map(|c| Row::new((release.name(), ""), c.name, &bad, Duration::ZERO)),
+                );
+            }
+        }
     }
+    rows.extend(run_all(&guests)?);
+    ensure!(!rows.is_empty(), "no such check; there are: {}", checks::names());
+    rows.sort_by_key(|row| Release::ALL.iter().position(|r| r.name() == row.kernel));
     println!("\n{}", table::text(&rows));
     println!("{} checks in {:.0} s", rows.len(), started.elapsed().as_secs_f32());
     if let Some(file) = json {
@@ -75,32 +100,73 @@ pub(crate) fn run(workspace: &Workspace, releases: &[Release], json: Option<&Pat
     Ok(())
 }
 
-/// One kernel: a row for each check, also for those that it did not come to.
-fn on(release: Release, folder: &Path, base: &Path, archives: &mut Archives) -> Result<Vec<Row>> {
-    fs::create_dir_all(folder)?;
-    let kernel = fetch::kernel(release, folder, archives)?;
-    println!("\n== {} ({})", release.name(), kernel.version);
-    let initrd = folder.join("initrd");
-    initrd::with_modules(base, &kernel.modules, &initrd)?;
-    let shown = guest::run(&kernel, &initrd, folder, CHECKS, |number, shown| {
-        let (word, found) = match &shown.outcome {
-            Outcome::Good(found) => ("ok", found),
-            Outcome::Bad(found) => ("FAILED", found),
-        };
-        println!("{:<12} {word:<6} {:>6.1} s  {found}", CHECKS[number].name, shown.took.as_secs_f32());
-        if matches!(shown.outcome, Outcome::Bad(_)) {
-            println!("{}", shown.said.trim_end());
+/// Runs as many at a time as there are processors: a guest has one, and its clock does not mind the others.
+fn run_all(guests: &[Guest]) -> Result<Vec<Row>> {
+    let next = AtomicUsize::new(0);
+    let rows = Mutex::new(Vec::new());
+    let work = || -> Result<()> {
+        while let Some(guest) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let of_guest = guest.run()?;
+            rows.lock().unwrap_or_else(PoisonError::into_inner).extend(of_guest);
         }
+        Ok(())
+    };
+    let at_a_time = thread::available_parallelism().map_or(2, |n| n.get()).min(guests.len());
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|_| bail!("a worker panicked")))
     })?;
-    fs::remove_file(initrd)?;
-    let name = (release.name(), kernel.version.as_str());
-    let mut rows: Vec<Row> =
-        CHECKS.iter().zip(&shown).map(|(c, s)| Row::new(name, c.name, &s.outcome, s.took)).collect();
-    let why = format!("not reached, see {}", folder.join("console").display());
-    for check in &CHECKS[rows.len()..] {
-        rows.push(Row::new(name, check.name, &Outcome::Bad(why.clone()), std::time::Duration::ZERO));
+    Ok(rows.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A kernel, ready to start.
+struct Guest {
+    release: Release,
+    checks: Vec<&'static Check>,
+    kernel: Kernel,
+    folder: PathBuf,
+    initrd: PathBuf,
+}
+
+impl Guest {
+    fn prepare(
+        release: Release,
+        checks: &[&'static Check],
+        folder: &Path,
+        base: &Path,
+        archives: &mut Archives,
+    ) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let kernel = fetch::kernel(release, folder, archives)?;
+        let initrd = folder.join("initrd");
+        initrd::with_modules(base, &kernel.modules, &checks::script(checks), &initrd)?;
+        println!("{:<7} is {}", release.name(), kernel.version);
+        Ok(Self { release, checks: checks.to_vec(), kernel, folder: folder.to_owned(), initrd })
     }
-    Ok(rows)
+
+    /// A row for each check, also for those that it did not come to.
+    fn run(&self) -> Result<Vec<Row>> {
+        let (checks, name) = (&self.checks, self.release.name());
+        let shown = guest::run(&self.kernel, &self.initrd, &self.folder, checks, |number, shown| {
+            let (word, found, said) = match &shown.outcome {
+                Outcome::Good(found) => ("ok", found, ""),
+                Outcome::Bad(found) => ("FAILED", found, shown.said.trim_end()),
+            };
+            let seconds = shown.took.as_secs_f32();
+            // One call, so that the words of two guests do not mix.
+            let gap = if said.is_empty() { "" } else { "\n" };
+            println!("{name:<7} {:<16} {word:<6} {seconds:>6.1} s  {found}{gap}{said}", checks[number].name);
+        })?;
+        fs::remove_file(&self.initrd)?;
+        let kernel = (name, self.kernel.version.as_str());
+        let mut rows: Vec<Row> =
+            checks.iter().zip(&shown).map(|(c, s)| Row::new(kernel, c.name, &s.outcome, s.took)).collect();
+        let why = format!("not reached, see {}", self.folder.join("console").display());
+        for check in &checks[rows.len()..] {
+            rows.push(Row::new(kernel, check.name, &Outcome::Bad(why.clone()), Duration::ZERO));
+        }
+        Ok(rows)
+    }
 }
 
 /// The programs to put into the guest, by the names that they have there.
@@ -120,9 +186,11 @@ fn programs(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// Test programs that the checks run, with their packages.
-const TESTS: [(&str, &str); 4] = [
+const TESTS: [(&str, &str); 6] = [
     ("lastcall-agent", "packets"),
     ("lastcall-tests", "nobody_home"),
     ("lastcall-tests", "kernel"),
     ("lastcall-tests", "last_call"),
+    ("lastcall-tests", "last_call_http2"),
+    ("lastcall-tests", "last_call_busy"),
 ];

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::release::Release;
 use crate::tiers::Tally;
 
 /// One thing to try: a command, and how to read it.
@@ -18,6 +19,8 @@ pub(crate) struct Check {
     pub limit: u32,
     /// How to read what it says.
     pub reads: Reads,
+    /// The oldest kernel that has to pass it.
+    pub since: Release,
 }
 
 /// What a command's words mean.
@@ -30,43 +33,82 @@ pub(crate) enum Reads {
 }
 
 /// All of them, in the order in which they run.
-pub(crate) const CHECKS: &[Check] = &[
+const CHECKS: [Check; 7] = [
     Check {
         name: "doctor",
         program: "lastcall",
         arguments: &["doctor", "--output", "json"],
         limit: 30,
         reads: Reads::Findings,
+        since: Release::Bullseye,
     },
-    Check { name: "packets", program: "packets", arguments: &["--quiet"], limit: 180, reads: Reads::Tests },
+    Check {
+        name: "packets",
+        program: "packets",
+        arguments: &["--quiet"],
+        limit: 180,
+        reads: Reads::Tests,
+        since: Release::Bullseye,
+    },
+    // Each beside the others, because they wait more than they work.
     Check {
         name: "nobody home",
         program: "nobody_home",
-        arguments: &["--test-threads=4", "an_absent_agent", "comes_back", "a_held_hook"],
+        arguments: &[
+            "--test-threads=6",
+            "an_absent_agent_is_a_sleep",
+            "an_agent_that_comes_back_takes_the_hook_over::ipv4",
+            "a_held_hook_outlives_its_agent::ipv6",
+        ],
         limit: 240,
         reads: Reads::Tests,
+        since: Release::Bullseye,
     },
     Check {
         name: "drains",
         program: "kernel",
         arguments: &["--test-threads=4", "clsact_instead_of_tcx"],
-        limit: 240,
+        limit: 180,
         reads: Reads::Tests,
+        since: Release::Bullseye,
     },
     Check {
         name: "last call",
         program: "last_call",
-        arguments: &[
-            "--test-threads=2",
-            "is_told_once",
-            "a_body_after_continue",
-            "upgraded",
-            "other_protocols",
-        ],
-        limit: 240,
+        arguments: &["--test-threads=4", "a_keep_alive_client_is_told_once", "left_alone::ipv4"],
+        limit: 180,
         reads: Reads::Tests,
+        since: Release::Bullseye,
+    },
+    Check {
+        name: "last call, busy",
+        program: "last_call_busy",
+        arguments: &["--test-threads=2"],
+        limit: 180,
+        reads: Reads::Tests,
+        since: Release::Bullseye,
+    },
+    // The doctor says no to it on 5.10, and the agent keeps from it.
+    Check {
+        name: "last call, h2",
+        program: "last_call_http2",
+        arguments: &["--test-threads=4", "a_grpc_client_is_told_once"],
+        limit: 180,
+        reads: Reads::Tests,
+        since: Release::Bookworm,
     },
 ];
+
+/// Those that a kernel has to pass; of them those that are named, or all.
+pub(crate) fn on(release: Release, only: &[String]) -> Vec<&'static Check> {
+    let named = |c: &Check| only.is_empty() || only.iter().any(|name| name == c.name);
+    CHECKS.iter().filter(|c| release >= c.since && named(c)).collect()
+}
+
+/// Their names, for who asks for some of them.
+pub(crate) fn names() -> String {
+    CHECKS.map(|c| c.name).join(", ")
+}
 
 /// What a check has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +143,7 @@ fn tests(said: &str, status: i32) -> Outcome {
 }
 
 /// The findings that only a node can have, and a bare kernel cannot.
-const OF_A_NODE: [&str; 2] = ["kubelet", "agent"];
+const OF_A_NODE: [&str; 3] = ["kubelet", "agent", "network namespaces"];
 
 fn findings(said: &str, status: i32) -> Outcome {
     let Some(Value::Object(findings)) = said.find('{').and_then(|at| document(&said[at..])) else {
@@ -110,13 +152,14 @@ fn findings(said: &str, status: i32) -> Outcome {
     let mut lacking = (String::new(), String::new());
     for check in findings.get("checks").and_then(Value::as_array).into_iter().flatten() {
         let name = check["name"].as_str().unwrap_or_default();
+        let found = check["found"].as_str().unwrap_or_default();
         let list = match check["verdict"].as_str() {
             Some("missing") => &mut lacking.0,
             Some("degraded") if !OF_A_NODE.contains(&name) => &mut lacking.1,
             _ => continue,
         };
         // Writing to a String cannot fail.
-        let _ = write!(list, "{}{name}", if list.is_empty() { "" } else { ", " });
+        let _ = write!(list, "{}{name} ({found})", if list.is_empty() { "" } else { ", " });
     }
     match lacking {
         (missing, _) if !missing.is_empty() => Outcome::Bad(format!("missing: {missing}")),
@@ -132,7 +175,7 @@ fn document(text: &str) -> Option<Value> {
 }
 
 /// The guest's commands: each check between two lines that say which it is and how it ended.
-pub(crate) fn script(checks: &[Check]) -> String {
+pub(crate) fn script(checks: &[&Check]) -> String {
     let mut text = String::from(
         "# Written by `cargo xtask kernels`.\n\
          export LASTCALL_BIN=/programs/lastcall LASTCALL_TEST_EMULATED=1\n",
@@ -179,20 +222,33 @@ mod tests_of_checks {
     #[test]
     fn the_doctor_s_word_counts() {
         let findings = |verdict: &str, name: &str| {
-            format!(r#"warning: {{"checks": [{{"name": "{name}", "verdict": "{verdict}"}}]}} and more"#)
+            format!(
+                r#"warning: {{"checks": [{{"name": "{name}", "verdict": "{verdict}", "found": "EINVAL"}}]}} and more"#
+            )
         };
         let read = |verdict, name, status| CHECKS[0].read(&findings(verdict, name), status);
         assert_eq!(read("ok", "TCX link", 0), Outcome::Good("ok".to_owned()));
-        assert_eq!(read("degraded", "TCX link", 0), Outcome::Good("ok, without TCX link".to_owned()));
+        assert_eq!(
+            read("degraded", "TCX link", 0),
+            Outcome::Good("ok, without TCX link (EINVAL)".to_owned())
+        );
         assert_eq!(read("degraded", "kubelet", 0), Outcome::Good("ok".to_owned()));
-        assert_eq!(read("missing", "sock_diag", 1), Outcome::Bad("missing: sock_diag".to_owned()));
+        assert_eq!(read("missing", "sock_diag", 1), Outcome::Bad("missing: sock_diag (EINVAL)".to_owned()));
         assert!(matches!(read("ok", "", 1), Outcome::Bad(_)));
         assert!(matches!(CHECKS[0].read("lastcall: no", 2), Outcome::Bad(_)));
     }
 
     #[test]
+    fn a_kernel_has_to_pass_what_is_promised_of_it() {
+        let has = |release, name| on(release, &[]).iter().any(|c| c.name == name);
+        assert!(!has(Release::Bullseye, "last call, h2") && has(Release::Bullseye, "last call"));
+        assert!(has(Release::Bookworm, "last call, h2") && has(Release::Sid, "last call, h2"));
+        assert_eq!(on(Release::Sid, &["doctor".to_owned()]).len(), 1);
+    }
+
+    #[test]
     fn the_script_runs_each_check_under_its_limit() {
-        let text = script(&CHECKS[..1]);
+        let text = script(&on(Release::Bullseye, &[]));
         assert!(text.contains("timeout 30 lastcall 'doctor' '--output' 'json'\n"), "{text}");
         assert!(text.contains("'\\n== check 0\\n'") && text.contains("'\\n== ended %s\\n' $?"), "{text}");
     }

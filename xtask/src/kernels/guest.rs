@@ -48,7 +48,7 @@ pub(crate) fn run(
     kernel: &Kernel,
     initrd: &Path,
     folder: &Path,
-    checks: &[Check],
+    checks: &[&Check],
     mut each: impl FnMut(usize, &Shown),
 ) -> Result<Vec<Shown>> {
     let console = folder.join("console");

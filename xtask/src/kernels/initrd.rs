@@ -21,9 +21,8 @@ const MACHINES_PROGRAMS: [&str; 5] = ["ip", "tc", "ss", "nft", "conntrack"];
 /// Places where file systems are mounted, and the first process's folders.
 const FOLDERS: [&str; 9] = ["bin", "dev", "proc", "sys", "tmp", "run", "root", "usr/sbin", "programs"];
 
-/// The archive without the modules, the same for all kernels: the programs, with the libraries of those that
-/// are not static, and the commands to run.
-pub(crate) fn base(folder: &Path, programs: &[(String, PathBuf)], checks: &str) -> Result<PathBuf> {
+/// What is the same for all kernels: the programs, with the libraries of those that are not static.
+pub(crate) fn base(folder: &Path, programs: &[(String, PathBuf)]) -> Result<PathBuf> {
     let root = folder.join("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -44,21 +43,24 @@ pub(crate) fn base(folder: &Path, programs: &[(String, PathBuf)], checks: &str) 
         child::run(Command::new("strip").arg("--strip-debug").arg(root.join(to)), Duration::from_secs(30))?;
     }
     fs::write(root.join("init"), INIT)?;
-    fs::write(root.join("checks"), checks)?;
     let mut executable = Command::new("chmod");
     child::run(executable.arg("+x").arg(root.join("init")), Duration::from_secs(5))?;
     pack(&root, ".", &folder.join("base.cpio"))
 }
 
-/// That archive with a kernel's modules behind it.
-pub(crate) fn with_modules(base: &Path, modules: &Path, to: &Path) -> Result<()> {
-    let parent = modules.parent().context("the modules have no folder")?;
-    let archive = pack(parent, "modules", &to.with_extension("modules"))?;
+/// That archive with a kernel's own behind it: its modules, and the commands to run.
+pub(crate) fn with_modules(base: &Path, modules: &Path, checks: &str, to: &Path) -> Result<()> {
+    let folder = modules.parent().context("the modules have no folder")?;
+    fs::write(folder.join("checks"), checks)?;
+    let archives = [
+        pack(folder, "modules", &folder.join("modules.cpio"))?,
+        pack(folder, "checks", &folder.join("checks.cpio"))?,
+    ];
     let mut whole = File::create(to)?;
-    for part in [base, &archive] {
+    for part in [base, &archives[0], &archives[1]] {
         std::io::copy(&mut File::open(part)?, &mut whole)?;
     }
-    fs::remove_file(archive).context("remove the modules' archive")
+    archives.iter().try_for_each(fs::remove_file).context("remove the archives' parts")
 }
 
 /// Copies a program, and the libraries that it needs to where it looks for them.

@@ -2,8 +2,8 @@
 
 use clap::ValueEnum;
 
-/// A kernel of Debian's, by the name that people call it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A kernel of Debian's, by the name that people call it; the order is theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Release {
     /// Debian 11's: the oldest that is promised
     #[value(name = "5.10")]

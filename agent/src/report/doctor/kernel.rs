@@ -19,12 +19,16 @@ fn release() -> Check {
 }
 
 fn btf(path: &Path) -> Check {
-    let check = Check::new(Group::Kernel, "type information (BTF)", "show what the maps hold in bpftool");
+    let check = Check::new(
+        Group::Kernel,
+        "type information (BTF)",
+        "know where the kernel keeps a socket's position, for the last call",
+    );
     match fs::metadata(path) {
         Ok(file) => check.ok(format!("{}, {} kB", path.display(), file.len() / 1024)),
         Err(_) => check.degraded(
             format!("no {}", path.display()),
-            "none needed: the programs do not depend on it; a kernel with CONFIG_DEBUG_INFO_BTF has it",
+            "drains do without, the last call does not: a kernel with CONFIG_DEBUG_INFO_BTF has it",
         ),
     }
 }

@@ -144,7 +144,13 @@ impl Place<'_> {
         let took = started.elapsed().as_secs_f64();
         match &played {
             Ok(()) => println!("{:45} ok      {took:6.1} s", scenario.name),
-            Err(error) => println!("{:45} FAILED  {took:6.1} s  {error:#}", scenario.name),
+            Err(error) => {
+                println!("{:45} FAILED  {took:6.1} s  {error:#}", scenario.name);
+                match stage.evidence() {
+                    Ok(file) => println!("{:45} evidence in {}", "", file.display()),
+                    Err(error) => println!("{:45} no evidence: {error:#}", ""),
+                }
+            }
         }
         if let Err(error) = stage.close() {
             println!("{:45} cannot be tidied up: {error:#}", scenario.name);
