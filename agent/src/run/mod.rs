@@ -334,20 +334,18 @@ impl Kernel {
         let edges = Edges::take(&mut ebpf)?;
         let netns = NetnsCookie::load(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
-        let announcer = announcer(&mut ebpf).map(Arc::new);
+        // Only where this kernel is known to do that without harm.
+        let fixes = SockmapFixes::of_this_kernel();
+        let announcer = if fixes.http1 {
+            LastCall::load(&mut ebpf, fixes.http2).map(Arc::new).map_err(|e| causes(&e))
+        } else {
+            Err(format!("kernel {}", fixes.found))
+        };
+        if let Err(why) = &announcer {
+            tracing::warn!(%why, "no client can be told to leave on this node");
+        }
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
-}
-
-/// What tells clients to leave, where this kernel is known to do that without harm; else why not.
-fn announcer(ebpf: &mut aya::Ebpf) -> Result<LastCall, String> {
-    let fixes = SockmapFixes::of_this_kernel();
-    let loaded = if fixes.http1 {
-        LastCall::load(ebpf, fixes.http2).map_err(|e| causes(&e))
-    } else {
-        Err(format!("kernel {}", fixes.found))
-    };
-    loaded.inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
 }
 
 /// The hook programs, loaded, not yet attached.
