@@ -24,7 +24,7 @@ use crate::{
         server::{HookServer, Limits},
     },
     kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
-    last_call::{self, sockmap_fixes::SockmapFixes},
+    last_call,
     report::{
         events::Events,
         metrics::Metrics,
@@ -343,20 +343,11 @@ impl Kernel {
         let edges = Edges::take(&mut ebpf)?;
         let netns = NetnsCookie::load(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
-        let announcer = announcer(&mut ebpf).map(Arc::new);
+        let announcer = last_call::open(&mut ebpf)
+            .inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
+            .map(Arc::new);
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
-}
-
-/// What tells clients to leave, where this kernel is known to do that without harm; else why not.
-fn announcer(ebpf: &mut aya::Ebpf) -> Result<LastCall, String> {
-    let fixes = SockmapFixes::of_this_kernel();
-    let loaded = if fixes.http1 {
-        LastCall::load(ebpf, fixes.http2).map_err(|e| causes(&e))
-    } else {
-        Err(format!("kernel {}", fixes.found))
-    };
-    loaded.inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
 }
 
 /// The hook programs, loaded, not yet attached.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long an AWS load balancer may go on sending to a target that it is told to leave: about 15 s, and two
-/// minutes and more (kubernetes-sigs/aws-load-balancer-controller, issue 2366).
+/// minutes and more (kubernetes-sigs/aws-load-balancer-controller#2366).
 const ALB: Duration = Duration::from_secs(30);
 const NLB: Duration = Duration::from_secs(120);
 

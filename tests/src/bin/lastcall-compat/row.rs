@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::client::{self, Kind, Report, Running};
 use crate::kits::{Kits, words};
-use crate::server::{APP_PORT, PORT, Place, Protocol, Server};
+use crate::server::{APP_PORT, PORT, Place, Server};
 
 /// From the first request to the deletion.
 const BEFORE: Duration = Duration::from_secs(2);
@@ -65,15 +65,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Whether the row is what it must be: nothing lost, nothing changed, and the clients gone.
+    /// Whether the row is what it must be: nothing lost, nothing changed, and clients gone when told.
     pub(crate) fn is_good(&self) -> bool {
         self.error.is_none()
             && self.failed == 0
             && self.requests > 0
             && self.exact != Some(false)
             && self.outcome == "drained"
-            && (self.told > 0 || !self.asked)
-            && self.moved == self.told
+            && (self.moved > 0 || !self.asked)
     }
 }
 
@@ -110,7 +109,7 @@ pub(crate) fn run(pair: Pair, kits: &Kits, hook: &str, verbose: bool) -> Row {
 fn try_run(pair: Pair, kits: &Kits, hook: &str, node: &Node, verbose: bool) -> Result<Row> {
     let Pair { server, client } = pair;
     let agent = node.agent().start().context("start the agent")?;
-    let name = if server.protocol == Protocol::Grpc { "grpc" } else { "http" };
+    let name = server.protocol.port_name();
     let service = node.service("web").port(name, 80, PORT).start()?;
     let [(old, app), (other, other_app)] =
         [pod(node, "old", &server, kits, hook)?, pod(node, "other", &server, kits, hook)?];
@@ -184,7 +183,7 @@ fn pod(
     hook: &str,
 ) -> Result<(Pod, Option<lastcall_tests::process::Process>)> {
     let command = (server.command)(&place(node, kits, name)?)?;
-    let port = if server.protocol == Protocol::Grpc { "grpc" } else { "http" };
+    let port = server.protocol.port_name();
     let pod = node.pod(name).of("web").program(&command, port, PORT).hook(Hook::http(hook)).start()?;
     let app = server.is_proxy.then(|| {
         let app = words(&[&kits.built("go/bin/server"), "-address", &format!("127.0.0.1:{APP_PORT}")]);

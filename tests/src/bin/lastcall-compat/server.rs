@@ -30,6 +30,17 @@ impl Protocol {
     }
 }
 
+impl Protocol {
+    /// How people name a port that speaks it.
+    pub(crate) fn port_name(self) -> &'static str {
+        match self {
+            Self::H1 => "http",
+            Self::H2c => "h2c",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
 /// What a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {

@@ -74,9 +74,7 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
             trials.into_iter().partition(|trial| trial.row == Row::AgentAbsent);
         for (batch, absent) in batches(&present, false).chain(batches(&absent, true)) {
             let started = Instant::now();
-            if batch.iter().any(|trial| matches!(trial.row, Row::Lastcall | Row::AgentAbsent))
-                && agent.is_none()
-            {
+            if agent.is_none() && (absent || batch.iter().any(|trial| trial.row.needs_agent())) {
                 agent = Some(Agent::install(cluster)?);
             }
             let gone = || match &agent {
