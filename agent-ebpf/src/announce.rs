@@ -16,6 +16,14 @@ pub const CLOSE: [u8; 19] = *b"Connection: close\r\n";
 /// (RFC 9113 section 6.8).
 pub const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
+/// The largest request whose socket goes into the map, bytes.
+///
+/// Kernels since early 2026 (and their stable series: 6.18 has it) answer FIONREAD for a socket in a
+/// sockmap with the length of the map's own queue, which is 0 here, whatever waits in the socket's. nginx
+/// asks whenever a read fills its buffer, the smallest of which has 1024 bytes (client_header_buffer_size),
+/// believes the 0 and never reads the rest: the request hangs. A smaller request fills no buffer.
+pub const SMALL_REQUEST: u32 = 1023;
+
 /// Values of [`crate::abi::Announcing::phase`].
 pub mod phase {
     /// Nothing is announced on this socket now.
@@ -76,6 +84,9 @@ pub fn http1(c: &Connection, piece: Piece, tail: Tail) -> Result<(), Refusal> {
     }
     if c.out_acked != c.out_end {
         return Err(Some(count::UNSENT));
+    }
+    if c.flags & flag::LARGE_REQUEST != 0 {
+        return Err(Some(count::LARGE_REQUEST));
     }
     Ok(())
 }

@@ -55,8 +55,13 @@ const TOOLS: [(&str, &str); 8] = [
 /// What the checks run, and what those start.
 const BINARIES: [&str; 4] = ["lastcall", "lastcall-app", "lastcall-kubelet", "lastcall-load"];
 
-/// Runs all checks on these kernels, or on all.
-pub(crate) fn run(workspace: &Workspace, releases: &[Release], json: Option<&Path>) -> Result<()> {
+/// Runs these checks on these kernels, or all on all.
+pub(crate) fn run(
+    workspace: &Workspace,
+    releases: &[Release],
+    only: &[String],
+    json: Option<&Path>,
+) -> Result<()> {
     ensure!(cfg!(target_arch = "x86_64"), "the kernels are fetched and emulated for x86-64 alone");
     let started = Instant::now();
     apt::install_missing(&[&TOOLS[..], &NODE_TOOLS[..]].concat(), "the emulated kernels")?;
@@ -66,11 +71,24 @@ pub(crate) fn run(workspace: &Workspace, releases: &[Release], json: Option<&Pat
     fs::create_dir_all(&folder)?;
     let base = initrd::base(&folder, &programs)?;
     let mut archives = Archives::default();
-    let mut guests = Vec::new();
+    let (mut guests, mut rows) = (Vec::new(), Vec::new());
     for release in Release::ALL.into_iter().filter(|r| releases.is_empty() || releases.contains(r)) {
-        guests.push(Guest::prepare(release, &folder.join(release.name()), &base, &mut archives)?);
+        let checks = checks::on(release, only);
+        match Guest::prepare(release, &checks, &folder.join(release.name()), &base, &mut archives) {
+            Ok(guest) => guests.push(guest),
+            // One that cannot be had keeps the others from nothing.
+            Err(e) => {
+                println!("{:<7} FAILED: {e:#}", release.name());
+                let bad = Outcome::Bad(format!("{e:#}"));
+                rows.extend(
+                    checks.iter().map(|c| Row::new((release.name(), ""), c.name, &bad, Duration::ZERO)),
+                );
+            }
+        }
     }
-    let rows = run_all(&guests)?;
+    rows.extend(run_all(&guests)?);
+    ensure!(!rows.is_empty(), "no such check; there are: {}", checks::names());
+    rows.sort_by_key(|row| Release::ALL.iter().position(|r| r.name() == row.kernel));
     println!("\n{}", table::text(&rows));
     println!("{} checks in {:.0} s", rows.len(), started.elapsed().as_secs_f32());
     if let Some(file) = json {
@@ -98,34 +116,38 @@ fn run_all(guests: &[Guest]) -> Result<Vec<Row>> {
         let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|_| bail!("a worker panicked")))
     })?;
-    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
-    rows.sort_by_key(|row| Release::ALL.iter().position(|r| r.name() == row.kernel));
-    Ok(rows)
+    Ok(rows.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// A kernel, ready to start.
 struct Guest {
     release: Release,
+    checks: Vec<&'static Check>,
     kernel: Kernel,
     folder: PathBuf,
     initrd: PathBuf,
 }
 
 impl Guest {
-    fn prepare(release: Release, folder: &Path, base: &Path, archives: &mut Archives) -> Result<Self> {
+    fn prepare(
+        release: Release,
+        checks: &[&'static Check],
+        folder: &Path,
+        base: &Path,
+        archives: &mut Archives,
+    ) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let kernel = fetch::kernel(release, folder, archives)?;
         let initrd = folder.join("initrd");
-        initrd::with_modules(base, &kernel.modules, &checks::script(release), &initrd)?;
+        initrd::with_modules(base, &kernel.modules, &checks::script(checks), &initrd)?;
         println!("{:<7} is {}", release.name(), kernel.version);
-        Ok(Self { release, kernel, folder: folder.to_owned(), initrd })
+        Ok(Self { release, checks: checks.to_vec(), kernel, folder: folder.to_owned(), initrd })
     }
 
     /// A row for each check, also for those that it did not come to.
     fn run(&self) -> Result<Vec<Row>> {
-        let checks: Vec<&Check> = checks::on(self.release).collect();
-        let name = self.release.name();
-        let shown = guest::run(&self.kernel, &self.initrd, &self.folder, &checks, |number, shown| {
+        let (checks, name) = (&self.checks, self.release.name());
+        let shown = guest::run(&self.kernel, &self.initrd, &self.folder, checks, |number, shown| {
             let (word, found, said) = match &shown.outcome {
                 Outcome::Good(found) => ("ok", found, ""),
                 Outcome::Bad(found) => ("FAILED", found, shown.said.trim_end()),
@@ -164,18 +186,11 @@ fn programs(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// Test programs that the checks run, with their packages.
-<<<<<<< HEAD
 const TESTS: [(&str, &str); 6] = [
-=======
-const TESTS: [(&str, &str); 4] = [
->>>>>>> lastcall
     ("lastcall-agent", "packets"),
     ("lastcall-tests", "nobody_home"),
     ("lastcall-tests", "kernel"),
     ("lastcall-tests", "last_call"),
-<<<<<<< HEAD
     ("lastcall-tests", "last_call_http2"),
     ("lastcall-tests", "last_call_busy"),
-=======
->>>>>>> lastcall
 ];

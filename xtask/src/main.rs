@@ -84,6 +84,9 @@ enum Verb {
         /// Only these
         #[arg(value_enum, value_name = "KERNEL")]
         releases: Vec<kernels::Release>,
+        /// Only this check, by its name in the table; may be given several times
+        #[arg(long, value_name = "CHECK")]
+        only: Vec<String>,
         /// Write the results to a file too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -121,7 +124,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let flags = flags.into_iter().filter_map(|(name, value)| Some([name.into(), value?]));
             compat::run(&workspace, &flags.flatten().chain(options).collect::<Vec<OsString>>())
         }
-        Verb::Kernels { releases, json } => kernels::run(&workspace, &releases, json.as_deref()),
+        Verb::Kernels { releases, only, json } => kernels::run(&workspace, &releases, &only, json.as_deref()),
         Verb::Tidy => tidy::run(&workspace),
     }
 }

@@ -44,11 +44,11 @@ pub struct LastCallCounts {
     /// Announcements of GOAWAY that have left a pod.
     pub http2: u64,
     /// Refusals, and announcements given up, by reason.
-    pub refused: [(&'static str, u64); 14],
+    pub refused: [(&'static str, u64); 15],
 }
 
 /// Reasons, as metrics have them.
-const REASONS: [(&str, u32); 14] = [
+const REASONS: [(&str, u32); 15] = [
     ("duplicate_segment", index::DUPLICATE_SEGMENT),
     ("no_socket", index::NO_SOCKET),
     ("not_established", index::NOT_ESTABLISHED),
@@ -57,6 +57,7 @@ const REASONS: [(&str, u32); 14] = [
     ("no_boundary", index::NO_BOUNDARY),
     ("unsent", index::UNSENT),
     ("pipelined", index::PIPELINED),
+    ("large_request", index::LARGE_REQUEST),
     ("upgraded", index::UPGRADED),
     ("missed", index::MISSED),
     ("unrecognised", index::UNRECOGNISED),

@@ -24,11 +24,7 @@ use crate::{
         server::{HookServer, Limits},
     },
     kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
-<<<<<<< HEAD
-    last_call::{self, sockmap_fixes::SockmapFixes},
-=======
-    last_call::{self, kernels},
->>>>>>> lastcall
+    last_call,
     report::{
         events::Events,
         metrics::Metrics,
@@ -347,38 +343,11 @@ impl Kernel {
         let edges = Edges::take(&mut ebpf)?;
         let netns = NetnsCookie::load(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
-<<<<<<< HEAD
-        let announcer = announcer(&mut ebpf).map(Arc::new);
-=======
-        let announcer = may_announce()
-            .and_then(|http2| LastCall::load(&mut ebpf, http2).map_err(|e| causes(&e)))
+        let announcer = last_call::open(&mut ebpf)
             .inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
             .map(Arc::new);
->>>>>>> lastcall
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
-}
-
-<<<<<<< HEAD
-/// What tells clients to leave, where this kernel is known to do that without harm; else why not.
-fn announcer(ebpf: &mut aya::Ebpf) -> Result<LastCall, String> {
-    let fixes = SockmapFixes::of_this_kernel();
-    let loaded = if fixes.http1 {
-        LastCall::load(ebpf, fixes.http2).map_err(|e| causes(&e))
-    } else {
-        Err(format!("kernel {}", fixes.found))
-    };
-    loaded.inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
-=======
-/// May this kernel have a last call, and of HTTP/2 too?
-fn may_announce() -> Result<bool, String> {
-    let verdict = kernels::verdict(kernels::running());
-    verdict.http1.map_err(|why| format!("this kernel: {why}"))?;
-    if let Err(why) = verdict.http2 {
-        tracing::info!("clients of HTTP/2 are not told to leave: {why}");
-    }
-    Ok(verdict.http2.is_ok())
->>>>>>> lastcall
 }
 
 /// The hook programs, loaded, not yet attached.

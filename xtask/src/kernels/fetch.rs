@@ -10,15 +10,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{archive::Archives, modules, release::Release};
 use crate::child;
 
 /// Newer kernels come; a kept one is looked for again after this.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// What every kernel of Debian's depends on in the end: one package, or two in newer releases.
-const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+/// What every kernel of Debian's depends on in the end: one package, or several in newer releases.
+const PARTS: [&str; 4] = ["linux-image-", "linux-base-", "linux-binary-", "linux-modules-"];
 
 /// A kernel that can be started.
 pub(crate) struct Kernel {
@@ -74,7 +74,7 @@ fn fetch(release: Release, folder: &Path, archives: &mut Archives) -> Result<Ker
     for package in &packages {
         version = apt.unpack(package, &unpacked)?;
     }
-    let image = find_image(&unpacked.join("boot"))?;
+    let image = find_image(&unpacked)?;
     let modules = folder.join("modules");
     replace(&modules)?;
     modules::collect(&unpacked, &modules)?;
@@ -151,14 +151,12 @@ fn is_part(package: &str) -> bool {
         .any(|p| package.strip_prefix(p).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
 }
 
-fn find_image(boot: &Path) -> Result<PathBuf> {
-    for entry in fs::read_dir(boot).context("the packages have no folder boot")? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("vmlinuz") && entry.metadata()?.len() > 0 {
-            return Ok(entry.path());
-        }
-    }
-    bail!("the packages have no kernel image")
+/// In older packages it is in `boot`, in newer ones beside the modules.
+fn find_image(unpacked: &Path) -> Result<PathBuf> {
+    let mut find = Command::new("find");
+    find.arg(unpacked).args(["-name", "vmlinuz*", "-type", "f", "-size", "+0"]);
+    let found = child::answer(&mut find).unwrap_or_default();
+    found.lines().next().map(PathBuf::from).context("the packages have no kernel image")
 }
 
 /// An empty folder in place of whatever was there.
@@ -175,12 +173,13 @@ mod tests {
 
     #[test]
     fn of_what_a_metapackage_depends_on_the_kernel_is_taken() {
-        let names = "linux-image-amd64\nlinux-base-7.2.13+deb14-amd64\nlinux-image-7.2.13+deb14-amd64\n\
+        let names = "linux-image-amd64\nlinux-base\nlinux-base-amd64\nlinux-base-7.2.13+deb14-amd64\nlinux-image-7.2.13+deb14-amd64\n\
                      linux-binary-7.2.13+deb14-amd64\nlinux-modules-7.2.13+deb14-amd64\nkmod\n  Depends: linux-image-6.1.0-50-amd64";
         let parts: Vec<&str> = names.lines().filter(|l| is_part(l)).collect();
         assert_eq!(
             parts,
             [
+                "linux-base-7.2.13+deb14-amd64",
                 "linux-image-7.2.13+deb14-amd64",
                 "linux-binary-7.2.13+deb14-amd64",
                 "linux-modules-7.2.13+deb14-amd64"

@@ -54,14 +54,16 @@ impl Task {
 
     /// Counts what the decision did not keep: until the pod is gone.
     pub(super) async fn afterwards(&mut self, verdict: &Verdict) {
+        let end = verdict.at + WATCHED_AFTERWARDS;
         let Some(at_verdict) = self.counters() else {
             tokio::select! {
                 () = self.namespace.gone() => {}
+                // The node's own namespace stays.
+                () = tokio::time::sleep_until(end.instant()) => {}
                 () = self.drain.superseded() => {}
             }
             return;
         };
-        let end = verdict.at + WATCHED_AFTERWARDS;
         loop {
             tokio::select! {
                 () = self.namespace.gone() => break,

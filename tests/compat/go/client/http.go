@@ -45,8 +45,11 @@ func post(client *http.Client, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Without it net/http cannot send the body a second time, so it does not try.
-	request.GetBody = nil
+	// Without it net/http cannot send the body a second time, so it does not try. Over HTTP/2 it does so
+	// only with what the server has said that it did not look at, or what was never sent at all.
+	if *protocol == "h1" {
+		request.GetBody = nil
+	}
 	response, err := client.Do(request)
 	if err != nil {
 		return nil, err
