@@ -62,6 +62,8 @@ impl AgentBuilder {
             .flag("--cgroup-root", &host.cgroup().path().to_string_lossy())
             .flag("--kubelet-cgroup", &kubelet.cgroup().to_string_lossy())
             .flag("--hook-port", &HOOK_PORT.to_string())
+            // Most tests look at the next answer, whichever client's it is.
+            .flag("--last-call-within", "0s")
             .flag("--metrics-address", &format!("127.0.0.1:{METRICS_PORT}"))
             .flags_of_the_run()
     }
