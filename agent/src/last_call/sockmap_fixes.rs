@@ -55,7 +55,9 @@ impl SockmapFixes {
         // Ubuntu's alone.
         let signature = read("/proc/version_signature");
         match stable(&release, &version, &signature) {
-            Some(stable) if stable < TAKEN => Self::no(format!("{stable}, whose verifier refuses the programs")),
+            Some(stable) if stable < TAKEN => {
+                Self::no(format!("{stable}, whose verifier refuses the programs"))
+            }
             _ => Self::of(&release, &version, &signature),
         }
     }
