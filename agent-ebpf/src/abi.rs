@@ -295,6 +295,8 @@ pub mod flag {
     /// A request came before the end of the answer to the one before it, or what was sent did not end where
     /// it was taken to: where answers begin is not certain, for as long as the connection is open.
     pub const UNCERTAIN: u32 = 1 << 26;
+    /// The request in progress is larger than [`crate::announce::SMALL_REQUEST`], or may be.
+    pub const LARGE_REQUEST: u32 = 1 << 27;
 }
 
 /// What a connection speaks, as far as the drain decision cares.
@@ -610,6 +612,8 @@ pub mod last_call_count {
     pub const DROPPED: u32 = 18;
     /// Given up: so long a head of an interim response, or status line, is not read.
     pub const TOO_LONG: u32 = 19;
+    /// Refused: a large request, see [`crate::announce::SMALL_REQUEST`].
+    pub const LARGE_REQUEST: u32 = 20;
     /// Length of the array.
     pub const LEN: u32 = 24;
 }

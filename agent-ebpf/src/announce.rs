@@ -6,8 +6,8 @@
 //! like anywhere else. In doubt nothing is announced.
 
 use crate::{
-    abi::{Connection, flag, follow, last_call_count as count},
-    http::{Piece, Start},
+    abi::{Connection, flag, follow, last_call_count as count, protocol},
+    http::Piece,
 };
 
 /// What an HTTP/1 client is told (RFC 9112 section 9.6).
@@ -15,6 +15,14 @@ pub const CLOSE: [u8; 19] = *b"Connection: close\r\n";
 /// What an HTTP/2 client is told: GOAWAY on stream 0, all streams so far will be answered, no error
 /// (RFC 9113 section 6.8).
 pub const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// The largest request whose socket goes into the map, bytes.
+///
+/// Kernels since early 2026 (and their stable series: 6.18 has it) answer FIONREAD for a socket in a
+/// sockmap with the length of the map's own queue, which is 0 here, whatever waits in the socket's. nginx
+/// asks whenever a read fills its buffer, the smallest of which has 1024 bytes (client_header_buffer_size),
+/// believes the 0 and never reads the rest: the request hangs. A smaller request fills no buffer.
+pub const SMALL_REQUEST: u32 = 1023;
 
 /// Values of [`crate::abi::Announcing::phase`].
 pub mod phase {
@@ -34,33 +42,51 @@ pub mod phase {
 /// [`crate::abi::names::LAST_CALL_COUNTS`], or nothing that anybody counts.
 pub type Refusal = Option<u32>;
 
-/// A request has come in, and the observer has taken it into account: does its response begin where the
-/// pod's stream is now?
+/// How an inbound segment ends, where no length says where its request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// With a last chunk, or with an empty line.
+    End,
+    /// With anything else.
+    Other,
+}
+
+/// A segment has come in, and the observer has taken it into account: does it complete a request, and does
+/// the response begin where the pod's stream is now?
 ///
 /// Only where the whole exchange before was seen and has ended, and only for a client that waits for its
-/// answers: then the position is certain, and the socket was accepted.
+/// answers: then the position is certain, and the socket was accepted. Not before the request is complete: an
+/// app that reads its body may block in that.
 #[inline(always)]
-pub fn http1(c: &Connection, start: Start, piece: Piece) -> Result<(), Refusal> {
-    const KNOWN: u32 = flag::BOUNDARY | flag::IN | flag::OUT | flag::ACKED | flag::WAITING;
+pub fn http1(c: &Connection, piece: Piece, tail: Tail) -> Result<(), Refusal> {
+    const KNOWN: u32 = flag::BOUNDARY | flag::IN | flag::OUT | flag::ACKED;
     const RESPONSE: u32 = flag::MIDWAY
         | flag::RESPONSE_LENGTH
         | flag::RESPONSE_CHUNKED
         | flag::RESPONSE_UNTIL_CLOSE
         | flag::RESPONSE_HEAD;
-    if !start.is_request() {
-        return Err(None); // More of a body, or another protocol.
+    let complete = match c.flags & (flag::REQUEST_LENGTH | flag::REQUEST_CHUNKED) {
+        0 => matches!(tail, Tail::End),
+        flag::REQUEST_LENGTH => c.request_end == piece.end(),
+        _ => false,
+    };
+    if c.protocol != protocol::HTTP1 || c.flags & flag::WAITING == 0 || c.in_end != piece.end() || !complete {
+        return Err(None);
     }
-    if c.flags & flag::UPGRADED != 0 || matches!(start, Start::Connect) {
+    if c.flags & (flag::UPGRADED | flag::CONNECT) != 0 {
         return Err(Some(count::UPGRADED));
     }
     if c.flags & (flag::PIPELINED | flag::UNCERTAIN) != 0 {
         return Err(Some(count::PIPELINED));
     }
-    if c.flags & KNOWN != KNOWN || c.flags & RESPONSE != 0 || c.exchanges == 0 || c.in_end != piece.end() {
+    if c.flags & KNOWN != KNOWN || c.flags & RESPONSE != 0 || c.exchanges == 0 {
         return Err(Some(count::NO_BOUNDARY));
     }
     if c.out_acked != c.out_end {
         return Err(Some(count::UNSENT));
+    }
+    if c.flags & flag::LARGE_REQUEST != 0 {
+        return Err(Some(count::LARGE_REQUEST));
     }
     Ok(())
 }

@@ -6,112 +6,14 @@
 //!
 //! Where this is wrong it must be wrong on the side of "in flight".
 
+pub use crate::start::{H2_PREFACE, REQUEST_PEEK, Start, start, target_hash};
 use crate::{
-    abi::{Connection, FNV_OFFSET, HEALTH_PATH_MAX, flag, path_hash_step, protocol},
+    abi::{Connection, flag, protocol},
+    announce::SMALL_REQUEST,
     chunks,
     head::Head,
     tcp::after,
 };
-
-/// How many bytes of an inbound segment are looked at: a method, and the path behind it.
-pub const REQUEST_PEEK: usize = 64;
-/// `PRI * HTTP/2.0`: how an HTTP/2 connection with prior knowledge begins.
-pub const H2_PREFACE: [u8; 8] = *b"PRI * HT";
-
-/// What an inbound segment's first bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Start {
-    /// A method, a space and how a target begins: a request begins here.
-    Request,
-    /// The same, of a HEAD, whose response has no body whatever its headers say.
-    Head,
-    /// The same, of a CONNECT, behind whose response comes anything.
-    Connect,
-    /// Too short to tell; may well be the beginning of a request.
-    Short,
-    /// An empty line, which some clients send before a request.
-    Blank,
-    /// An HTTP/2 preface.
-    Preface,
-    /// Anything else: a body, another protocol.
-    Other,
-}
-
-impl Start {
-    /// A request begins here.
-    #[inline(always)]
-    pub fn is_request(self) -> bool {
-        matches!(self, Self::Request | Self::Head | Self::Connect)
-    }
-}
-
-/// The longest method that is recognised, bytes (`VERSION-CONTROL`, `BASELINE-CONTROL` is longer).
-const METHOD_MAX: usize = 15;
-
-/// Says what `bytes`, the first of a segment's payload, begin with, and where a request's target is.
-/// `len` of them are valid.
-#[inline(always)]
-pub fn start(bytes: &[u8; REQUEST_PEEK], len: usize) -> (Start, usize) {
-    if len >= 8 && eight(bytes) == u64::from_be_bytes(H2_PREFACE) {
-        return (Start::Preface, 0);
-    }
-    if len > 0 && (bytes[0] == b'\r' || bytes[0] == b'\n') {
-        return (Start::Blank, 0);
-    }
-    for (i, &b) in bytes.iter().enumerate().take(METHOD_MAX + 1) {
-        if i >= len {
-            return (Start::Short, 0);
-        }
-        if b == b' ' {
-            if i < 3 {
-                return (Start::Other, 0);
-            }
-            if i + 1 >= len {
-                return (Start::Short, 0);
-            }
-            if i == 7 && eight(bytes) == u64::from_be_bytes(*b"CONNECT ") {
-                return (Start::Connect, i + 1);
-            }
-            let first = bytes[i + 1];
-            if i == 3 && len < 8 && first == b'*' {
-                return (Start::Short, 0); // May become a preface.
-            }
-            if !(first == b'/' || first == b'*' || first | 0x20 == b'h') {
-                return (Start::Other, 0);
-            }
-            let head = i == 4 && eight(bytes) >> 24 == u64::from_be_bytes(*b"\0\0\0HEAD ");
-            return (if head { Start::Head } else { Start::Request }, i + 1);
-        }
-        if !(b.is_ascii_uppercase() || b == b'-') {
-            return (Start::Other, 0);
-        }
-    }
-    (Start::Other, 0)
-}
-
-#[inline(always)]
-fn eight(b: &[u8; REQUEST_PEEK]) -> u64 {
-    u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
-}
-
-/// Hash of the request target's path, which begins at `from`; see [`crate::abi::path_hash`].
-#[inline(always)]
-pub fn target_hash(bytes: &[u8; REQUEST_PEEK], from: usize, len: usize) -> u32 {
-    let mut hash = FNV_OFFSET;
-    for i in 0..HEALTH_PATH_MAX {
-        let at = from + i;
-        if at >= len || at >= REQUEST_PEEK {
-            break;
-        }
-        let b = bytes[at];
-        if b == b' ' || b == b'?' || b == b'#' || b == b'\r' || b == b'\n' {
-            break;
-        }
-        hash = path_hash_step(hash, b);
-    }
-    hash
-}
 
 /// The payload of one segment, by its sequence numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,20 +121,31 @@ fn method(start: Start) -> u32 {
 fn begins(c: &mut Connection, start: Start, piece: Piece, head: &Head, last_chunk: bool) {
     c.protocol = protocol::HTTP1;
     c.flags &= !(flag::MIDWAY | flag::HEAD | flag::CONNECT | REQUEST);
-    c.flags |= flag::BOUNDARY | flag::WAITING | method(start);
+    c.flags |= flag::BOUNDARY | flag::WAITING | flag::LARGE_REQUEST | method(start);
     if head.body == 0 {
         return; // It goes on in the next segment.
     }
     if head.chunked != 0 {
-        if !last_chunk {
+        if last_chunk {
+            size(c, piece, piece.end());
+        } else {
             c.flags |= flag::REQUEST_CHUNKED;
         }
     } else if let Some(end) = head.end() {
+        size(c, piece, end);
         c.request_end = end;
         c.flags |= flag::REQUEST_LENGTH;
         if after(piece.end(), end) {
             one_more(c);
         }
+    }
+}
+
+/// The request that begins with this segment goes to `end`.
+#[inline(always)]
+fn size(c: &mut Connection, piece: Piece, end: u32) {
+    if !after(end, piece.sequence.wrapping_add(SMALL_REQUEST)) {
+        c.flags &= !flag::LARGE_REQUEST;
     }
 }
 

@@ -8,15 +8,15 @@
 //! Nothing of this is pinned, and the lease makes it inert a second after the agent has gone.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, sk_action},
+    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated as helpers,
-    programs::{SkMsgContext, TcContext},
+    programs::TcContext,
 };
 use lastcall_ebpf::{
     abi::{
         Announcing, Connection, LastCallConfig, Pod, PortKey, TCP, last_call_count as outcome, protocol, told,
     },
-    announce::{self, CLOSE, GOAWAY, Reader, phase, said},
+    announce::{self, Reader, Tail, phase},
     flow::Kind,
     http::Piece,
     tcp::{self, Direction, after},
@@ -34,14 +34,11 @@ use crate::{
     skb::Skb,
 };
 
-/// How much of a message is looked at for the end of its status line.
-const PEEK: u32 = 512;
-
 const EBUSY: i32 = -16;
 const EEXIST: i32 = -17;
 
 #[inline(always)]
-fn bump(index: u32) {
+pub(crate) fn bump(index: u32) {
     if let Some(counter) = LAST_CALL_COUNTS.get_ptr_mut(index) {
         // SAFETY: a map value that was just looked up.
         unsafe { add(counter, 1) };
@@ -50,19 +47,19 @@ fn bump(index: u32) {
 
 /// The agent is alive, or was within the last second.
 #[inline(always)]
-fn leased() -> bool {
+pub(crate) fn leased() -> bool {
     // SAFETY: eight bytes, read whole; the time has no preconditions.
     LAST_CALL_LEASE.get(0).is_some_and(|until| unsafe { helpers::bpf_ktime_get_ns() } < *until)
 }
 
 #[inline(always)]
-fn config() -> Option<LastCallConfig> {
+pub(crate) fn config() -> Option<LastCallConfig> {
     LAST_CALL_CONFIG.get(0).copied().filter(|c| c.write_seq != 0)
 }
 
 /// A socket's address, as a number: the verifier lets nobody count on from a socket.
 #[inline(always)]
-fn address(sk: *mut bpf_sock) -> u64 {
+pub(crate) fn address(sk: *mut bpf_sock) -> u64 {
     let place = sk;
     let mut number = 0u64;
     // SAFETY: reads eight bytes of this function's own stack.
@@ -71,7 +68,7 @@ fn address(sk: *mut bpf_sock) -> u64 {
 }
 
 #[inline(always)]
-fn word(address: u64) -> u32 {
+pub(crate) fn word(address: u64) -> u32 {
     let mut value = 0u32;
     // SAFETY: the helper refuses what cannot be read; the value is then zero.
     unsafe { helpers::bpf_probe_read_kernel((&raw mut value).cast(), 4, address as *const _) };
@@ -88,7 +85,7 @@ fn pointer(address: u64) -> u64 {
 
 /// The socket's state, made where `create`. Null: there is none.
 #[inline(always)]
-fn state(sk: *mut bpf_sock, create: bool) -> *mut Announcing {
+pub(crate) fn state(sk: *mut bpf_sock, create: bool) -> *mut Announcing {
     let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
     let map = (&raw const LAST_CALL_STATES).cast_mut().cast();
     // SAFETY: a socket that the verifier knows; a new value is zero.
@@ -143,12 +140,9 @@ fn wanted(
     if c.protocol == protocol::HTTP2 {
         return if config.http2 != 0 { announce::http2(c) } else { Err(None) };
     }
-    payload::find(skb, run);
-    if payload::read_start(skb.0) == 0 {
-        return Err(None);
-    }
     let piece = Piece { sequence: run.packet.sequence, payload: run.packet.payload };
-    announce::http1(c, run.start, piece)
+    let tail = if payload::ends_message(skb, run) { Tail::End } else { Tail::Other };
+    announce::http1(c, piece, tail)
 }
 
 /// Looks the connection's socket up, as it is behind a redirect.
@@ -179,10 +173,10 @@ fn insert_socket(run: &mut Scratch, c: &Connection, config: LastCallConfig, sk: 
     if tp.is_null() {
         return outcome::NO_SOCKET;
     }
-    // A segment that the socket has had would put it in after the answer; one ahead of others may be
-    // ahead of a request.
+    // A segment that the socket has had would put it in after the answer.
+    let end = run.packet.sequence.wrapping_add(run.packet.payload);
     // SAFETY: not null.
-    if unsafe { (*tp).rcv_nxt } != run.packet.sequence {
+    if !after(end, unsafe { (*tp).rcv_nxt }) {
         return outcome::DUPLICATE_SEGMENT;
     }
     let at = address(sk);
@@ -200,8 +194,13 @@ fn insert_socket(run: &mut Scratch, c: &Connection, config: LastCallConfig, sk: 
     // SAFETY: a socket's storage that was just looked up. A message that is being looked at meanwhile
     // finds another turn, and is left alone.
     unsafe {
-        if (*s).key.pod == run.key.pod && (*s).phase == phase::NEVER {
-            return outcome::UPGRADED;
+        if (*s).key.pod == run.key.pod {
+            match (*s).phase {
+                phase::NEVER => return outcome::UPGRADED,
+                // Told, though nobody has seen the answer leave: egress may be detached already.
+                phase::PUT => return outcome::ALREADY_IN,
+                _ => {}
+            }
         }
         (*s).phase = phase::NONE;
         (*s).turns = (*s).turns.wrapping_add(1);
@@ -305,140 +304,4 @@ fn said(pod: *mut Pod, speaks: u8) {
         count!(pod, told[told::HTTP1], 1);
         bump(outcome::HTTP1);
     }
-}
-
-const PASS: u32 = sk_action::SK_PASS;
-const DROP: u32 = sk_action::SK_DROP;
-
-/// Something that the pod writes, before it is queued; the socket is locked.
-#[inline(always)]
-pub(crate) fn announce(ctx: &SkMsgContext) -> u32 {
-    let Some(config) = config().filter(|_| leased()) else { return PASS };
-    // SAFETY: a field of the context; the verifier types it as a socket.
-    let sk = unsafe { (*ctx.msg).__bindgen_anon_3.sk };
-    if sk.is_null() {
-        return PASS;
-    }
-    let s = state(sk, false);
-    if s.is_null() {
-        return PASS;
-    }
-    // SAFETY: a socket's storage that was just looked up.
-    let (turn, at, next) =
-        unsafe { ((*s).turns, core::ptr::read_volatile(&raw const (*s).phase), (*s).next) };
-    if at != phase::RESPONSE && at != phase::FRAME {
-        return PASS;
-    }
-    let sequence = word(address(sk) + u64::from(config.write_seq));
-    let size = ctx.size();
-    if sequence != next {
-        give_up(s, phase::NONE, outcome::MISSED);
-        return PASS;
-    }
-    if size == 0 {
-        return PASS;
-    }
-    if at == phase::FRAME {
-        return put(ctx, s, 0, &GOAWAY);
-    }
-    let place = match read(ctx, s, size) {
-        Read::Here(place) => place,
-        Read::More => {
-            // SAFETY: as above.
-            unsafe { (*s).next = sequence.wrapping_add(size) };
-            return PASS;
-        }
-        Read::GiveUp(phase, why) => {
-            give_up(s, phase, why);
-            return PASS;
-        }
-    };
-    // SAFETY: as above.
-    if unsafe { core::ptr::read_volatile(&raw const (*s).turns) } != turn {
-        give_up(s, phase::NONE, outcome::MISSED);
-        return PASS;
-    }
-    put(ctx, s, place, &CLOSE)
-}
-
-#[inline(always)]
-fn give_up(s: *mut Announcing, phase: u32, why: u32) {
-    // SAFETY: a socket's storage that was looked up in this run.
-    unsafe { core::ptr::write_volatile(&raw mut (*s).phase, phase) };
-    bump(why);
-}
-
-enum Read {
-    /// The announcement goes behind so many bytes of this message.
-    Here(u32),
-    /// It goes into a later message.
-    More,
-    /// Into none: the phase, and the reason.
-    GiveUp(u32, u32),
-}
-
-/// Reads on in the response's head.
-#[inline(always)]
-fn read(ctx: &SkMsgContext, s: *mut Announcing, size: u32) -> Read {
-    // SAFETY: a socket's storage that was looked up in this run; nobody else reads on in it, or the turn
-    // is another.
-    let reader = unsafe { &mut (*s).reader };
-    reader.message();
-    if reader.said() == said::HERE {
-        return Read::Here(0);
-    }
-    let wanted = if size < PEEK { size } else { PEEK };
-    if ctx.data_end().wrapping_sub(ctx.data()) < wanted as usize {
-        // SAFETY: the context of this program.
-        let pulled = unsafe { helpers::bpf_msg_pull_data(ctx.msg, 0, wanted, 0) };
-        if pulled as i32 != 0 {
-            return Read::GiveUp(phase::NONE, outcome::PULL_FAILED);
-        }
-    }
-    let (data, end) = (ctx.data(), ctx.data_end());
-    for i in 0..PEEK {
-        let at = data + i as usize;
-        // SAFETY: within the message, checked here and again by the verifier.
-        if at + 1 > end || !reader.step(unsafe { *(at as *const u8) }) {
-            break;
-        }
-    }
-    let bytes = reader.bytes();
-    match reader.said() {
-        said::HERE if bytes < size => Read::Here(bytes),
-        // At the very end of a message older kernels put nothing; the next one begins with a header.
-        said::HERE => Read::More,
-        said::NONSENSE => Read::GiveUp(phase::NEVER, outcome::UNRECOGNISED),
-        said::UPGRADED => Read::GiveUp(phase::NEVER, outcome::UPGRADED),
-        _ if bytes == size => Read::More,
-        _ => Read::GiveUp(phase::NONE, outcome::TOO_LONG),
-    }
-}
-
-/// Puts the announcement behind `at` bytes of the message.
-#[inline(always)]
-fn put<const N: usize>(ctx: &SkMsgContext, s: *mut Announcing, at: u32, text: &[u8; N]) -> u32 {
-    if ctx.push_data(at, N as u32, 0).is_err() {
-        give_up(s, phase::NONE, outcome::PUSH_FAILED);
-        return PASS;
-    }
-    // SAFETY: the context of this program.
-    let pulled = unsafe { helpers::bpf_msg_pull_data(ctx.msg, at, at + N as u32, 0) } as i32;
-    let (data, end) = (ctx.data(), ctx.data_end());
-    if pulled != 0 || data + N > end {
-        // There is a hole in the message, of bytes that nobody wrote.
-        give_up(s, phase::NONE, outcome::PULL_FAILED);
-        if ctx.pop_data(at, N as u32, 0).is_err() {
-            bump(outcome::DROPPED);
-            return DROP;
-        }
-        return PASS;
-    }
-    for (i, byte) in text.iter().enumerate() {
-        // SAFETY: within the message, checked above and again by the verifier.
-        unsafe { core::ptr::write_volatile((data + i) as *mut u8, *byte) };
-    }
-    // SAFETY: a socket's storage that was looked up in this run.
-    unsafe { core::ptr::write_volatile(&raw mut (*s).phase, phase::PUT) };
-    PASS
 }

@@ -6,6 +6,8 @@
 #![cfg_attr(not(target_arch = "bpf"), allow(missing_docs, reason = "empty away from the eBPF target"))]
 
 #[cfg(target_arch = "bpf")]
+mod announcer;
+#[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
 mod entries;
@@ -21,6 +23,8 @@ mod observe;
 mod payload;
 #[cfg(target_arch = "bpf")]
 mod skb;
+#[cfg(target_arch = "bpf")]
+mod streams;
 
 #[cfg(target_arch = "bpf")]
 #[expect(unreachable_pub, reason = "the macros export them by section")]
@@ -31,7 +35,7 @@ mod programs {
     };
     use lastcall_ebpf::tcp::Direction;
 
-    use crate::{hook, last_call, observe};
+    use crate::{announcer, hook, last_call, observe};
 
     #[classifier]
     pub fn observe_ingress(ctx: TcContext) -> i32 {
@@ -60,7 +64,7 @@ mod programs {
 
     #[sk_msg]
     pub fn announce(ctx: SkMsgContext) -> u32 {
-        last_call::announce(&ctx)
+        announcer::announce(&ctx)
     }
 
     #[cgroup_sock_addr(connect4)]

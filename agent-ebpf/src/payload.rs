@@ -3,25 +3,21 @@
 //! In: a segment with payload that is new. Out: its connection's flags and streams, and, where it is the
 //! first of a new connection, whether that keeps the pod unsettled.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, BPF_NOEXIST},
-    maps::lpm_trie::Key,
-};
+use aya_ebpf::{bindings::__sk_buff, maps::lpm_trie::Key};
 use lastcall_ebpf::{
-    abi::{Connection, HealthPath, Pod, StreamKey, flag, follow, protocol},
+    abi::{Connection, HealthPath, Pod, flag, follow, protocol},
     chunks::{self, CHUNK_PEEK, CHUNK_PEEKS, Chunks},
-    frames::{self, Frame, Ground, Walk},
+    frames::{self, Frame},
     head::{HEAD_PEEK, HEAD_PEEKS, Head},
     http::{self, Piece, REQUEST_PEEK, Start},
-    http2::{self, Walker},
-    websocket,
+    http2, websocket,
 };
 
 use crate::{
-    count::{add_short, count},
-    entries::EEXIST,
-    maps::{HEADS, HEALTH_PATHS, IGNORED_SOURCES, SCRATCH, STREAMS, Scratch},
+    count::count,
+    maps::{HEADS, HEALTH_PATHS, IGNORED_SOURCES, SCRATCH, Scratch},
     skb::Skb,
+    streams::feet,
 };
 
 /// Nothing was found: no link header is that long.
@@ -85,7 +81,7 @@ pub(crate) fn request(skb: Skb, run: *mut Scratch, c: &mut Connection, settles: 
 /// A length of 1 to `MOST`, a power of two, in words that every verifier follows: before kernel 6.8 none
 /// learns from a comparison with zero that a number is not. The compiler must not see through.
 #[inline(always)]
-fn bounded<const MOST: usize>(len: u32) -> u32 {
+pub(crate) fn bounded<const MOST: usize>(len: u32) -> u32 {
     const { assert!(MOST.is_power_of_two()) };
     (core::hint::black_box(len.wrapping_sub(1)) & (MOST as u32 - 1)) + 1
 }
@@ -93,7 +89,7 @@ fn bounded<const MOST: usize>(len: u32) -> u32 {
 /// Reads what a segment begins with, and the hash of a request's path. 0: it cannot be read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
+extern "C" fn read_start(skb: *mut __sk_buff) -> i32 {
     let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };
@@ -291,6 +287,18 @@ fn is_last_chunk(skb: Skb, at: u32, payload: u32) -> bool {
     tail == Some(http::LAST_CHUNK)
 }
 
+/// Does the segment end as a request without a length does: with an empty line?
+#[inline(always)]
+pub(crate) fn ends_message(skb: Skb, run: &mut Scratch) -> bool {
+    find(skb, run);
+    let payload = run.packet.payload;
+    let end = run.payload_at.wrapping_add(payload);
+    if run.payload_at == NOWHERE || payload < 4 {
+        return false;
+    }
+    skb.payload::<4>(end.wrapping_sub(4)).is_some_and(|tail| tail == *b"\r\n\r\n" || tail[2..] == *b"\n\n")
+}
+
 /// Scans as much of a head as is in the segment, from `skip` bytes of payload on.
 #[inline(always)]
 fn scan(skb: Skb, run: *mut Scratch, skip: u32) {
@@ -326,111 +334,4 @@ extern "C" fn scan_head(skb: *mut __sk_buff, skip: u32) -> i32 {
         run.head.step(run.bytes[i]);
     }
     1
-}
-
-/// Walks a segment's frames in steps that are verified by themselves.
-struct Feet {
-    skb: Skb,
-    run: *mut Scratch,
-}
-
-#[inline(always)]
-fn feet(skb: Skb, run: *mut Scratch, c: &Connection) -> Feet {
-    // SAFETY: this processor's own value, see its map.
-    unsafe {
-        let key = &(*run).key;
-        (*run).stream = StreamKey {
-            first_seen: c.first_seen,
-            pod: key.pod,
-            stream: 0,
-            peer_port: key.peer_port,
-            local_port: key.local_port,
-            epoch: u32::from(c.h2_epoch),
-        };
-    }
-    Feet { skb, run }
-}
-
-impl Walker for Feet {
-    #[inline(always)]
-    fn walk(&mut self) -> &mut Walk {
-        // SAFETY: this processor's own value, see its map; nothing else of it is borrowed here.
-        unsafe { &mut (*self.run).walk }
-    }
-
-    #[inline(always)]
-    fn go(&mut self) {
-        walk_segment(self.skb.0);
-    }
-
-    #[inline(always)]
-    fn add(&mut self, streams: &mut u32, n: u32) {
-        if n != 0 {
-            // SAFETY: a field of a map value that was looked up in this run.
-            unsafe { add_short(streams, n) };
-        }
-    }
-}
-
-/// Takes the steps of the walk in [`SCRATCH`] to its end, or as many as are allowed. Always 0.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn walk_segment(skb: *mut __sk_buff) -> i32 {
-    for _ in 0..frames::TIMES {
-        if walk_frames(skb) == 0 {
-            break;
-        }
-    }
-    0
-}
-
-/// Takes [`frames::FRAMES`] steps of the walk in [`SCRATCH`]. 0: it has come to its end.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn walk_frames(skb: *mut __sk_buff) -> i32 {
-    let Some(run) = SCRATCH.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this processor's own value, see its map.
-    let run: &mut Scratch = unsafe { &mut *run };
-    let mut here = Here { skb: Skb(skb), payload_at: run.payload_at, stream: &mut run.stream };
-    for _ in 0..frames::FRAMES {
-        if !frames::step(&mut run.walk, &mut here) {
-            return 0;
-        }
-    }
-    1
-}
-
-/// A segment and the streams of its connection.
-struct Here<'a> {
-    skb: Skb,
-    payload_at: u32,
-    stream: &'a mut StreamKey,
-}
-
-impl Ground for Here<'_> {
-    #[inline(always)]
-    fn load(&mut self, walk: &mut Walk, have: u32, at: u32, len: u32) -> bool {
-        // Both fit into half of the room each, in words that the verifier follows.
-        let have = core::hint::black_box(have) & 15;
-        let len = bounded::<16>(len);
-        // SAFETY: 15 and 16 are less than the 32 of the room.
-        let to = unsafe { walk.head.as_mut_ptr().add(have as usize) };
-        self.skb.copy_payload(self.payload_at.wrapping_add(at), to, len)
-    }
-
-    #[inline(always)]
-    fn open(&mut self, stream: u32) -> Option<bool> {
-        self.stream.stream = stream;
-        match STREAMS.insert(&*self.stream, &1, u64::from(BPF_NOEXIST)) {
-            Ok(()) => Some(true),
-            Err(EEXIST) => Some(false),
-            Err(_) => None,
-        }
-    }
-
-    #[inline(always)]
-    fn close(&mut self, stream: u32) -> bool {
-        self.stream.stream = stream;
-        STREAMS.remove(&*self.stream).is_ok()
-    }
 }

@@ -13,10 +13,11 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    cli::agent::{AgentArgs, Attach, EndpointSlices, LogFormat, SourceArgs},
+    cli::agent::{AgentArgs, Attach, EndpointSlices, EventLevel, LogFormat, SourceArgs},
     cluster::api::Scope,
     contract::{Calls, Contract, LastCall},
     drain::Bounds,
+    report::events::Level,
 };
 
 /// A configuration that cannot work.
@@ -138,6 +139,8 @@ pub struct Config {
     pub bpf_dir: PathBuf,
     /// The root cgroup.
     pub cgroup_root: PathBuf,
+    /// Which Kubernetes Events are written.
+    pub events: Level,
     /// Where metrics and health are.
     pub metrics_address: SocketAddr,
     /// How log lines look.
@@ -206,6 +209,11 @@ impl Config {
             netns_dir: args.node.netns_dir.clone(),
             bpf_dir: args.node.bpf_dir.clone(),
             cgroup_root,
+            events: match args.report.events {
+                EventLevel::None => Level::None,
+                EventLevel::Warnings => Level::Warnings,
+                EventLevel::All => Level::All,
+            },
             metrics_address: args.report.metrics_address,
             log_format: args.report.log_format,
             log: args.report.log.clone(),

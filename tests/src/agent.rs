@@ -238,6 +238,16 @@ impl Agent {
         self.process.exit_code_within(timeout)
     }
 
+    /// Resident memory in bytes: now, and the most that it ever was.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let field = |name: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such field")?;
+            Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        };
+        Ok((field("VmRSS:")?, field("VmHWM:")?))
+    }
+
     /// Waits for a line of the log that contains `text`.
     pub fn logs(&self, text: &str, timeout: Duration) -> Result<String> {
         let line = self.log.wait(timeout, |line| line.contains(text).then(|| line.clone()));

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use lastcall_tests::{Conn, Node, Pod, scenarios};
+use anyhow::{Context, Result, ensure};
+use lastcall_tests::api::Request;
+use lastcall_tests::{Conn, Hook, Node, Pod, scenarios};
 
 /// Nothing is in flight and the Service is an ordinary one: its settle floor and a margin.
 const SOON: Duration = Duration::from_secs(8);
@@ -65,6 +66,156 @@ scenarios! {
         ensure!(stop.still_held_after(secs(2.0)), "answered with a session open");
         pod.forget()?;
         ensure!(stop.answered_within(AT_ONCE)?.outcome() == "forced");
+        Ok(())
+    }
+
+    /// A deletion that only a list shows, because the watch was cut and its versions are forgotten.
+    fn a_relist_is_news_like_any_other(node) {
+        let agent = node.agent_of_cluster()?.start()?;
+        let (pod, _session) = database(node, 60)?;
+        node.api()?.go_away();
+        node.cluster().mark_deleted(pod.name(), None)?;
+        node.api()?.compact();
+        node.api()?.come_back();
+        agent.logs("drain begins", secs(20.0))?;
+        let stop = node.kubelet().call_hook(&pod)?;
+        ensure!(stop.still_held_after(secs(2.0)), "answered with a session open");
+        Ok(())
+    }
+
+    /// A list comes from a cache, which may not have the pod yet, or any more: the server itself is asked.
+    fn a_list_that_lags_ends_no_drain(node) {
+        let agent = node.agent_of_cluster()?.start()?;
+        let (pod, _session) = database(node, 60)?;
+        let stop = node.kubelet().delete(&pod)?;
+        agent.sees(&pod, |_| true)?;
+        node.api()?.hide("pods", "default", "db");
+        node.api()?.compact();
+        node.api()?.asked(SOON, |r| r.verb == "get" && r.resource == "pods" && r.name == "db")?;
+        ensure!(stop.still_held_after(secs(2.0)), "answered because a cache lags");
+        // And where it has really gone, by list as by watch.
+        pod.forget()?;
+        node.api()?.compact();
+        ensure!(stop.answered_within(SOON)?.outcome() == "forced");
+        Ok(())
+    }
+
+    /// All slices, each as it comes; a server that cannot do that is asked for pages.
+    fn slices_of_all_namespaces(node) {
+        node.api()?;
+        let agent = node.agent_of_cluster()?.flag("--endpoint-slices", "all").start()?;
+        let pod = node.pod("web").http(8080).start()?;
+        node.service("web").port("http", 80, 8080).start()?;
+        let streamed = |r: &Request| r.resource == "endpointslices" && r.query.contains_key("sendInitialEvents");
+        let request = node.api()?.asked(SOON, streamed)?;
+        ensure!(request.namespace.is_empty(), "{request:?}");
+        let stop = node.kubelet().delete(&pod)?;
+        agent.says(&pod, "settling, 5 s: ")?;
+        ensure!(stop.answered_within(SOON)?.outcome() == "drained");
+        Ok(())
+    }
+
+    fn slices_of_all_namespaces_in_pages(node) {
+        node.api()?.without_streamed_lists();
+        let agent = node.agent_of_cluster()?.flag("--endpoint-slices", "all").start()?;
+        let pod = node.pod("web").http(8080).start()?;
+        node.service("web").port("http", 80, 8080).start()?;
+        let paged = |r: &Request| r.verb == "list" && r.resource == "endpointslices";
+        let request = node.api()?.asked(SOON, paged)?;
+        ensure!(request.query.contains_key("limit") && request.namespace.is_empty(), "{request:?}");
+        let stop = node.kubelet().delete(&pod)?;
+        agent.says(&pod, "settling, 5 s: ")?;
+        ensure!(stop.answered_within(SOON)?.outcome() == "drained");
+        Ok(())
+    }
+
+    /// Without slices, and without the right to them, nothing rules out any kind of Service.
+    fn without_slices_the_kind_of_service_is_not_known(node) {
+        node.api()?.forbid("endpointslices");
+        let agent = node.agent_of_cluster()?.start()?;
+        let pod = node.pod("web").http(8080).start()?;
+        node.service("web").port("http", 80, 8080).start()?;
+        let _stop = node.kubelet().delete(&pod)?;
+        agent.says(&pod, "settling, 10 s: ")?;
+        agent.logs("watching endpointslices; trying again", SOON)?;
+        let problems = agent.status()?["problems"].to_string();
+        ensure!(problems.contains("endpointslices: 403"), "{problems}");
+        ensure!(agent.get(9903, "/readyz")?.0 == 200, "slices only inform");
+        agent.kill();
+        let asked = node.api()?.requests().len();
+        let agent = node.agent_of_cluster()?.flag("--endpoint-slices", "none").start()?;
+        let other = node.pod("other").http(8080).start()?;
+        let _stop = node.kubelet().delete(&other)?;
+        agent.says(&other, "settling, 10 s: ")?;
+        let later = node.api()?.requests().split_off(asked);
+        ensure!(!later.iter().any(|r| r.resource == "endpointslices"), "{later:#?}");
+        Ok(())
+    }
+
+    /// Hooks are answered before the API server has been heard.
+    fn an_api_server_that_is_not_there_yet(node) {
+        node.api()?.go_away();
+        let agent = node.agent_of_cluster()?.start_unready()?;
+        agent.logs("hooks are answered", secs(20.0))?;
+        let (pod, session) = database(node, 60)?;
+        let stop = node.kubelet().call_hook(&pod)?;
+        ensure!(stop.still_held_after(secs(2.5)), "answered with a session open");
+        let ready = agent.get(9903, "/readyz")?;
+        ensure!(ready.0 == 503 && ready.1.contains("waiting  source read"), "{ready:?}");
+        node.api()?.come_back();
+        agent.ready_within(secs(40.0))?;
+        session.close();
+        ensure!(stop.answered_within(secs(12.0))?.outcome() == "drained");
+        Ok(())
+    }
+
+    /// An Event beside the pod, and a series of it when it happens again.
+    fn a_deadline_is_an_event(node) {
+        let _agent = node.agent_of_cluster()?.start()?;
+        let (pod, _session) = database(node, 4)?;
+        let stop = node.kubelet().call_hook(&pod)?;
+        ensure!(stop.answered_within(SOON)?.outcome() == "deadline");
+        node.api()?.asked(SOON, |r| r.verb == "create" && r.resource == "events")?;
+        let events = node.api()?.all("events");
+        let event = events.iter().find(|e| e["reason"] == "DrainDeadline").context("no such Event")?;
+        ensure!(event["type"] == "Warning" && event["metadata"]["namespace"] == "default", "{event:#}");
+        ensure!(event["regarding"]["name"] == "db" && event["regarding"]["kind"] == "Pod", "{event:#}");
+        ensure!(event["note"].to_string().contains("1 connection"), "{event:#}");
+        // The floor of a pod of which nothing is known does not fit either.
+        ensure!(events.iter().all(|e| e["regarding"]["name"] == "db"), "{events:#?}");
+        Ok(())
+    }
+
+    fn no_events_where_none_are_wanted(node) {
+        let agent = node.agent_of_cluster()?.flag("--events", "none").start()?;
+        let (pod, _session) = database(node, 4)?;
+        let stop = node.kubelet().call_hook(&pod)?;
+        ensure!(stop.answered_within(SOON)?.outcome() == "deadline");
+        // Another drain is over by the time that an Event would have been written.
+        let other = node.pod("other").http(8080).hook(Hook::http("/drain?settle=1s")).start()?;
+        ensure!(node.kubelet().delete(&other)?.answered_within(SOON)?.outcome() == "drained");
+        let asked = node.api()?.requests();
+        ensure!(!asked.iter().any(|r| r.verb == "create"), "{asked:#?}");
+        ensure!(agent.metric("lastcall_events_total{result=\"written\"}")? == 0.0);
+        Ok(())
+    }
+
+    /// Hooks that slept while nobody was there are told once, about the node.
+    fn an_absence_is_an_event_about_the_node(node) {
+        let agent = node.agent_of_cluster()?.flag("--nobody-home-wait", "1s").start()?;
+        let pod = node.pod("web").http(8080).start()?;
+        node.service("web").port("http", 80, 8080).start()?;
+        agent.kill();
+        node.kubelet().call_hook(&pod)?.failed_within(SOON)?;
+        for _ in 0..2 {
+            let agent = node.agent_of_cluster()?.start()?;
+            node.api()?.asked(SOON, |r| r.verb == "create" && r.resource == "events")?;
+            agent.kill();
+        }
+        let events = node.api()?.all("events");
+        ensure!(events.len() == 1, "told once: {events:#?}");
+        ensure!(events[0]["reason"] == "AgentWasAbsent" && events[0]["regarding"]["kind"] == "Node", "{events:#?}");
+        ensure!(events[0]["note"].to_string().contains("1 preStop hook"), "{events:#?}");
         Ok(())
     }
 }

@@ -59,8 +59,14 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<()> {
         let chart = workspace.root.join(render::CHART);
         let mut lint = std::process::Command::new(&helm);
         child::run(lint.args(["lint", "--strict", "--quiet"]).arg(&chart), Duration::from_secs(60))?;
+        for (number, arguments) in render::VARIANTS.iter().enumerate() {
+            let file = workspace.target.join(format!("deploy/variant-{number}.yaml"));
+            fs::create_dir_all(file.parent().context("a file has a folder")?)?;
+            fs::write(&file, render::variant(workspace, &helm, arguments)?)?;
+            made.push(file);
+        }
         schemas::check(workspace, &made)?;
-        println!("the chart is sound, and {} manifests are what it makes", made.len());
+        println!("the chart is sound, and {} manifests are what it makes", render::ALL.len());
     }
     Ok(())
 }

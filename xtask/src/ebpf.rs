@@ -15,6 +15,7 @@ use crate::{
     child,
     kernel_object::{self, NAME, PREBUILT, State},
     linker,
+    paths::Paths,
     toolchain::Toolchain,
     workspace::Workspace,
 };
@@ -101,7 +102,10 @@ fn try_build(workspace: &Workspace, toolchain: &Toolchain, linker: &Path, direct
     let target = if cfg!(target_endian = "little") { "bpfel-unknown-none" } else { "bpfeb-unknown-none" };
     let build = directory.join("build");
     // BTF is what maps, aya-log and the verifier's messages live on; it is made of debug information.
-    let flags = [&format!("-Clinker={}", linker.display()), "-Clink-arg=--btf", "-Cdebuginfo=2"].join("\x1f");
+    let mut flags =
+        vec![format!("-Clinker={}", linker.display()), "-Clink-arg=--btf".into(), "-Cdebuginfo=2".into()];
+    flags.extend(Paths::of(workspace, None)?.rustc());
+    let flags = flags.join("\x1f");
     let mut command = toolchain.cargo()?;
     command
         .args(["build", "--locked", "--release", "--package", NAME, "--bin", NAME])

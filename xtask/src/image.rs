@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{ebpf, workspace::Workspace};
+use crate::{ebpf, paths::Paths, workspace::Workspace};
 use origin::Origin;
 
 /// `cargo xtask image`, as typed.
@@ -34,6 +34,13 @@ pub(crate) struct Wanted {
     /// Build it twice, the second time from a copy of the checkout, and fail if a byte differs
     #[arg(long)]
     check: bool,
+}
+
+impl Wanted {
+    /// The image under its usual name, in this file.
+    pub(crate) fn in_file(file: PathBuf) -> Self {
+        Self { out: Some(file), name: Vec::new(), check: false }
+    }
 }
 
 /// Builds and writes; says where and how large.
@@ -91,7 +98,11 @@ struct Image {
 }
 
 fn build(workspace: &Workspace, origin: &Origin, names: &[String]) -> Result<Image> {
-    ebpf::run(workspace, false)?;
+    let object = ebpf::run(workspace, false)?;
+    // One that was built by an older command than this one may tell of this machine.
+    if Paths::of(workspace, None)?.told_in(&fs::read(object)?).is_some() {
+        ebpf::run(workspace, true)?;
+    }
     let target = agent::Target::find_or_install()?;
     let agent = agent::build(workspace, &target)?;
     let layer = layer::of(&agent, &licences(workspace)?, origin.seconds)?;

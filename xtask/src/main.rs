@@ -12,6 +12,7 @@ mod image;
 mod kernel_object;
 mod kernels;
 mod linker;
+mod paths;
 mod root;
 mod tidy;
 mod tiers;

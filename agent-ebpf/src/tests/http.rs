@@ -1,11 +1,12 @@
 //! HTTP/1 messages.
 
-use std::{format, string::String, vec::Vec};
+use std::{borrow::ToOwned, format, string::String, vec, vec::Vec};
 
 use proptest::prelude::*;
 
 use crate::{
     abi::{Connection, flag, path_hash, protocol},
+    announce::SMALL_REQUEST,
     chunks::{self, Chunks},
     head::Head,
     http::*,
@@ -307,6 +308,37 @@ fn what_becomes_something_else() {
         (OK, false),
     ]);
     assert_eq!(c.flags & flag::UPGRADED, 0);
+}
+
+#[test]
+fn large_requests() {
+    let head = |length: usize| format!("POST / HTTP/1.1\r\nContent-Length: {length:4}\r\n\r\n");
+    let room = SMALL_REQUEST as usize - head(0).len();
+    for (segments, large) in [
+        (vec!["GET / HTTP/1.1\r\n\r\n".to_owned()], false),
+        (vec![head(room) + &"x".repeat(room)], false),
+        (vec![head(room), "x".repeat(room)], false),
+        (vec![head(room + 1) + &"x".repeat(room + 1)], true),
+        (vec![head(room + 1), "x".repeat(room + 1)], true),
+        (vec![format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", "x".repeat(1000))], true),
+        (vec!["GET / HTTP/1.1\r\n".to_owned(), "Host: x\r\n\r\n".to_owned()], true),
+        (vec!["PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned()], false),
+        (vec!["PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n".to_owned()], true),
+    ] {
+        let mut spoken = Spoken::on(protocol::HTTP, u32::MAX - 500, 7);
+        // What was said of the request before is forgotten.
+        for _ in 0..2 {
+            segments.iter().for_each(|segment| spoken.asks(segment.as_bytes()));
+            assert_eq!(spoken.c.flags & flag::LARGE_REQUEST != 0, large, "{segments:?}");
+            spoken.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            spoken.asks(b"GET / HTTP/1.1\r\n\r\n");
+            assert_eq!(spoken.c.flags & flag::LARGE_REQUEST, 0);
+            spoken.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            if spoken.c.flags & flag::REQUEST_CHUNKED != 0 {
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,14 +5,14 @@
 //!
 //! | file | in | out |
 //! |---|---|---|
-//! | [`mod@input`], [`mod@live`] | files; an API server | trees of documents, what could not be read |
-//! | [`tree`] | a document | values and their lines by path |
-//! | [`objects`] | trees | workloads, Services, and what counts of other kinds |
-//! | [`facts`], [`hooks`], [`reach`] | a workload and its Services | what rules ask for |
-//! | [`mod@pod`] | the same | what the agent would know of such a pod, by its own index |
-//! | [`rules`] | those facts | findings (pure) |
-//! | [`text`], [`json`], [`sarif`] | findings | a page, a document |
-//! | [`command`] | what was asked for | the output and an exit code |
+//! | `input`, `live` | files; an API server | trees of documents, what could not be read |
+//! | `tree` | a document | values and their lines by path |
+//! | `objects` | trees | workloads, Services, and what counts of other kinds |
+//! | `facts`, `hooks`, `reach` | a workload and its Services | what rules ask for |
+//! | `pod` | the same | what the agent would know of such a pod, by its own index |
+//! | `rules` | those facts | findings (pure) |
+//! | `text`, `json`, `sarif` | findings | a page, a document |
+//! | `command` | what was asked for | the output and an exit code |
 
 mod command;
 mod facts;

@@ -285,6 +285,13 @@ pub struct ReportArgs {
           value_parser = parse::socket_address)]
     pub metrics_address: SocketAddr,
 
+    /// Which Kubernetes Events are written about pods and this node
+    ///
+    /// A few for each pod at most. `all` adds one for each drain that ended well, which is more than a
+    /// tenth of what a rollout writes anyway.
+    #[arg(long, value_name = "WHICH", env = "LASTCALL_EVENTS", default_value = "warnings")]
+    pub events: EventLevel,
+
     /// How log lines look
     ///
     /// Change it where standard error is a terminal and still read by a program, or the reverse.
@@ -309,6 +316,17 @@ pub enum Attach {
     Clsact,
     /// Not at all: sockets are polled, every 100 ms.
     None,
+}
+
+/// Which Kubernetes Events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EventLevel {
+    /// None.
+    None,
+    /// What went wrong: a deadline, busy clients, cut connections, an agent that was absent.
+    Warnings,
+    /// Each drain's end as well.
+    All,
 }
 
 /// Which EndpointSlices are watched.

@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use lastcall_ebpf::abi::{self, Connection, FlowKey, Port, PortKey, TCP, UDP, protocol};
+use lastcall_ebpf::abi::{self, Connection, FlowKey, TCP, UDP};
 
 use super::{Drain, Fallback, Happened, Services, probes, second_look::SecondLook};
 use crate::{
-    cluster::{AppProtocol, PodFacts, PortFacts, Transport},
+    cluster::PodFacts,
     contract::Audience,
     kernel::{Attach, Attachment, observer::PodNumber},
     moment::Moment,
@@ -26,6 +26,8 @@ use crate::{
 pub(super) const POLL: Duration = Duration::from_millis(100);
 /// Interval of the dumps that heal what packets did not show.
 pub(super) const RECONCILE: Duration = Duration::from_secs(1);
+
+mod instruct;
 
 /// One read of the kernel's table.
 pub(super) struct Table {
@@ -101,56 +103,6 @@ impl Eyes {
         eyes
     }
 
-    /// Attaches the last call's programs where they are wanted and not there yet.
-    pub(super) async fn announce(&mut self, drain: &Drain) {
-        if !self.announces || self.services.announcer.is_none() {
-            return;
-        }
-        let Some(observer) = self.services.observer.clone() else { return };
-        let missing: Vec<(u32, Attach)> = self
-            .attachments
-            .iter()
-            .filter(|(index, _)| !self.announcing.contains(index))
-            .map(|(i, a)| (*i, a.how()))
-            .collect();
-        if missing.is_empty() {
-            return;
-        }
-        let names: BTreeMap<u32, String> = match self.namespace.links_async().await {
-            Ok(links) => links.into_iter().map(|l| (l.index, l.name)).collect(),
-            Err(_) => return,
-        };
-        for (index, how) in missing {
-            let Some(name) = names.get(&index).cloned() else { continue };
-            // Not again, whatever comes of it.
-            self.announcing.insert(index);
-            let _place = self.services.paces.enter().await;
-            let observer = Arc::clone(&observer);
-            match self.namespace.within(move || observer.attach_last_call(&name, how)).await {
-                Ok(Ok(more)) => {
-                    if let Some(attachment) = self.attachments.get_mut(&index) {
-                        attachment.and(more);
-                    }
-                }
-                Ok(Err(e)) => {
-                    tracing::warn!(error = %crate::causes(&e), "{drain}: no client is told to leave");
-                    self.not_announcing = Some(crate::causes(&e));
-                }
-                Err(e) => {
-                    tracing::debug!(error = %crate::causes(&e), "{drain}: gone before its clients were told")
-                }
-            }
-        }
-    }
-
-    /// Tells the kernel which paths only health checks ask for. A hook may be earlier than the pod's facts.
-    pub(super) fn add_health_paths<'a>(&self, drain: &Drain, paths: impl IntoIterator<Item = &'a str>) {
-        let (Some(observer), Some(number)) = (&self.services.observer, self.number) else { return };
-        if let Err(e) = observer.add_health_paths(number, paths) {
-            tracing::warn!(error = %crate::causes(&e), "health checks of {drain} count as traffic");
-        }
-    }
-
     /// The programs see this pod, as far as is known.
     pub(super) fn by_kernel(&self) -> bool {
         self.fallback.is_none() && self.number.is_some()
@@ -159,12 +111,6 @@ impl Eyes {
     /// Why it is polled.
     pub(super) fn fallback(&self) -> Option<Fallback> {
         self.fallback
-    }
-
-    /// Why no client can be told to leave, whoever asks for it.
-    pub(super) fn cannot_tell(&self) -> Option<&str> {
-        let refused = || self.not_announcing.as_deref().or(self.services.no_announcer.as_deref());
-        self.fallback.map(Fallback::why).or_else(refused)
     }
 
     /// The pod's number in the kernel's maps.
@@ -254,44 +200,6 @@ impl Eyes {
         };
         self.attachments.insert(link.index, attachment);
         Ok(())
-    }
-
-    /// At which ports clients are told to leave, from the next [`Self::set_ports`] on.
-    pub(super) fn tell(&mut self, audience: Audience) {
-        self.audience = audience;
-    }
-
-    /// Tells the kernel which ports count, and at which clients are told to leave: those that the cluster
-    /// names, or those listened on.
-    pub(super) fn set_ports(
-        &mut self,
-        drain: &Drain,
-        facts: Option<&BTreeSet<PortFacts>>,
-        listening: &[(u16, u8)],
-    ) {
-        let (Some(observer), Some(number)) = (self.services.observer.clone(), self.number) else { return };
-        let named: Vec<(PortKey, Port)> =
-            facts.into_iter().flatten().map(|p| as_map_entry(number, p, self.audience)).collect();
-        let wanted: Vec<_> = if named.is_empty() {
-            let unnamed = |&(port, protocol): &(u16, u8)| {
-                let key = PortKey { pod: number.0, port, protocol, pad: 0 };
-                let announce = u8::from(protocol == TCP && self.audience.includes(false));
-                (key, Port { protocol: protocol::UNKNOWN, settles: 1, announce, pad: 0 })
-            };
-            listening.iter().map(unnamed).collect()
-        } else {
-            // Without a slice nothing says which of its ports clients come to: all may.
-            let any = named.iter().any(|(_, p)| p.settles != 0);
-            named
-                .into_iter()
-                .map(|(k, p)| (k, Port { settles: if any { p.settles } else { 1 }, ..p }))
-                .collect()
-        };
-        self.announces |= wanted.iter().any(|(_, p)| p.announce != 0);
-        if let Err(e) = observer.set_ports(number, wanted) {
-            tracing::warn!(error = %crate::causes(&e), "{drain}: its ports find no place in the kernel's map");
-            self.fall_back(drain, Fallback::AttachFailed);
-        }
     }
 
     /// Arms the pod's edge event, then reads its table: what ends after the read sends an event.
@@ -417,21 +325,6 @@ impl Eyes {
 fn counts(a: IpAddr) -> bool {
     let link_local = matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local());
     !a.is_loopback() && !link_local
-}
-
-fn as_map_entry(number: PodNumber, p: &PortFacts, audience: Audience) -> (PortKey, Port) {
-    let transport = match p.transport {
-        Transport::Tcp => TCP,
-        Transport::Udp => UDP,
-    };
-    let protocol = match p.protocol {
-        AppProtocol::Http => protocol::HTTP,
-        AppProtocol::Http2 => protocol::HTTP2,
-        AppProtocol::Unknown => protocol::UNKNOWN,
-    };
-    let key = PortKey { pod: number.0, port: p.port, protocol: transport, pad: 0 };
-    let announce = u8::from(transport == TCP && audience.includes(p.cleartext));
-    (key, Port { protocol, settles: u8::from(p.in_slice), announce, pad: 0 })
 }
 
 /// The next change of a link; never, where they cannot be watched.

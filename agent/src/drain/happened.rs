@@ -42,6 +42,8 @@ pub enum Happened {
     Began,
     /// Routing settled, this long after the start; λ where it was known.
     Settled(Duration, Option<f64>),
+    /// Routing takes longer to settle (the first) than there is until the deadline (the second).
+    Unfit(Duration, Duration),
     /// The decision.
     Ended(Arc<Verdict>),
     /// A dump found entries whose sockets were gone.

@@ -89,6 +89,9 @@ pub struct Progress {
     pub unable: Option<String>,
     /// When it will be answered in any case.
     pub deadline: Option<Moment>,
+    /// When the grace asks for an answer; later than the deadline where it is not known yet whether the pod
+    /// stops.
+    pub promise: Option<Moment>,
     /// Why its pod is polled, if it is.
     pub fallback: Option<Fallback>,
     /// How it ended.
@@ -191,6 +194,17 @@ impl Drain {
     /// Hooks that wait.
     pub fn hooks_waiting(&self) -> u32 {
         self.hooks.load(Ordering::Relaxed)
+    }
+
+    /// Waits until somebody has looked, and knows by when the grace asks for an answer.
+    pub async fn deadline(&self) -> Moment {
+        let mut progress = self.progress.subscribe();
+        let known = progress.wait_for(|p| p.promise.is_some()).await.map(|p| p.promise);
+        match known {
+            Ok(Some(deadline)) => deadline,
+            // The sender lives in `self`.
+            _ => std::future::pending().await,
+        }
     }
 
     /// Waits for the verdict. Dropping the future leaves the drain as it is.

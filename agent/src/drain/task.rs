@@ -12,7 +12,6 @@ use super::{
     Drain, Happened, Services, Verdict,
     announced::Tally,
     evidence::Stop,
-    explain::{Circumstance, explain},
     eyes::{Eyes, POLL, RECONCILE, Table, link_change},
     noise::Noise,
     openings::Openings,
@@ -27,6 +26,8 @@ use crate::{
     moment::Moment,
     sockets::{Dump, LinkEvents, Namespace, Socket, TcpState},
 };
+
+mod tell;
 
 /// A table that took this long to read is read again no sooner than ten times later, unless nothing is
 /// open any more: at most a tenth of a processor goes into one pod.
@@ -188,22 +189,6 @@ impl Task {
         if self.eyes.by_kernel() { RECONCILE } else { POLL }
     }
 
-    /// Begins the last call where a hook has come of which the sources knew nothing. It never ends before
-    /// the drain does: what a joining hook says changes nothing.
-    async fn announce(&mut self) {
-        if self.audience == Audience::Nobody {
-            self.audience = self.drain.audience(self.services.last_call, self.facts.as_deref());
-            if self.audience != Audience::Nobody {
-                self.eyes.tell(self.audience);
-                self.eyes.set_ports(&self.drain, self.facts.as_ref().map(|f| &f.ports), &self.listening);
-                self.eyes.announce(&self.drain).await;
-            }
-        }
-        // Nobody waits for a last call that cannot be heard.
-        let heard = if self.eyes.cannot_tell().is_some() { Audience::Nobody } else { self.audience };
-        self.drain.ledger().tell(heard);
-    }
-
     /// What the sources say now.
     fn learn(&mut self) {
         let identity = self.drain.identity();
@@ -239,12 +224,6 @@ impl Task {
             None => ledger.unobserved(),
         }
         table
-    }
-
-    fn count_announced(&mut self, pod: &lastcall_ebpf::abi::Pod, stayed: u64) {
-        if let Some(new) = self.tally.step(pod, stayed) {
-            self.drain.happened(&Happened::Announced(new));
-        }
     }
 
     fn remove(&self, table: &Table, stale: &[Stale]) -> u64 {
@@ -326,10 +305,11 @@ impl Task {
         }
     }
 
-    fn circumstances(&self) -> Circumstances {
+    /// When the grace, as far as it is known, asks for an answer.
+    fn deadline(&self) -> Moment {
         let known = self.facts.clone().or_else(|| self.drain.identity().facts);
-        let end = self.facts.as_ref().and_then(|f| f.terminating.as_ref());
         let bounds = &self.services.bounds;
+        let end = self.facts.as_ref().and_then(|f| f.terminating.as_ref());
         let grace = policy::Grace {
             deletion: end.and_then(|e| e.grace),
             termination: known.as_ref().and_then(|f| f.termination_grace),
@@ -339,16 +319,23 @@ impl Task {
             ..policy::Grace::default()
         };
         let deadline = policy::deadline(self.drain.began, &grace, self.drain.contract.reserve);
+        deadline.min(self.drain.promised())
+    }
+
+    fn circumstances(&self) -> Circumstances {
+        let known = self.facts.clone().or_else(|| self.drain.identity().facts);
+        let end = self.facts.as_ref().and_then(|f| f.terminating.as_ref());
+        let deadline = self.deadline();
         let bound = self.stop.bound().filter(|_| end.is_none());
         Circumstances {
             began: self.drain.began,
             hook_waiting: self.drain.hooks_waiting() > 0,
-            deadline: bound.map_or(deadline, |bound| deadline.min(bound)).min(self.drain.promised()),
+            deadline: bound.map_or(deadline, |bound| deadline.min(bound)),
             exposure: known.as_ref().map_or(Exposure::Unknown, |f| f.exposure),
             openings_per_second: self.openings_per_second,
             probes_per_second: known.as_ref().map_or(0.0, |f| f.probes_per_second),
             noise_per_second: self.noise.per_second(),
-            min_settle: bounds.min_settle,
+            min_settle: self.services.bounds.min_settle,
             others_ready: self.others_ready,
             pod_gone: self.was_known && self.facts.is_none(),
             namespace_gone: self.nobody_listens || self.namespace.is_gone(),
@@ -367,85 +354,7 @@ impl Task {
         let decision = policy::decide(&self.drain.contract, &circumstances, &view, now);
         (decision, view, circumstances)
     }
-
-    fn publish(&self, view: &View, circumstances: &Circumstances, waiting_for: String) {
-        let settle = policy::settle(&self.drain.contract, circumstances, view);
-        self.drain.progress.send_modify(|p| {
-            p.waiting_for = waiting_for;
-            p.settle = settle.to_string();
-            p.audience = self.audience;
-            p.unable = self.eyes.cannot_tell().map(str::to_owned);
-            p.view = Some(*view);
-            p.deadline = Some(circumstances.deadline);
-            p.fallback = self.eyes.fallback();
-        });
-    }
 }
-
-impl Task {
-    fn conclude(
-        &self,
-        verdict: &policy::Verdict,
-        view: View,
-        circumstances: &Circumstances,
-        now: Moment,
-    ) -> Arc<Verdict> {
-        let settle = policy::settle(&self.drain.contract, circumstances, &view);
-        let settled = settle.settled(circumstances.began, &view);
-        if now >= settled {
-            self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
-        }
-        let unable = self.eyes.cannot_tell();
-        let settled = now >= settled;
-        let told = Circumstance { settle: &settle, settled, view: &view, audience: self.audience, unable };
-        let mut why = explain(verdict, &told);
-        let known = self.facts.as_ref().is_some_and(|f| f.terminating.is_some());
-        if verdict.outcome == Outcome::Deadline && !known && self.stop.bound().is_some() {
-            why = "nobody can tell whether the pod stops or a container restarts".to_owned();
-        }
-        self.publish(&view, circumstances, String::new());
-        // Of use only where a close came last, not a timer.
-        let event = Moment(self.drain.wake.last_event());
-        let close = (self.woken && self.settled_at.is_none_or(|at| event > at)).then(|| now.since(event));
-        verdict::conclude(&self.drain, verdict, &why, view, now, close)
-    }
-
-    /// Counts what the decision did not keep: until the pod is gone.
-    async fn afterwards(&mut self, verdict: &Verdict) {
-        let Some(at_verdict) = self.counters() else {
-            tokio::select! {
-                () = self.namespace.gone() => {}
-                () = self.drain.superseded() => {}
-            }
-            return;
-        };
-        let end = verdict.at + WATCHED_AFTERWARDS;
-        loop {
-            tokio::select! {
-                () = self.namespace.gone() => break,
-                () = tokio::time::sleep_until(end.instant()) => break,
-                () = self.drain.superseded() => break,
-                () = link_change(&mut self.links) => self.eyes.look_at_links(&self.drain).await,
-            }
-        }
-        if let Some(now) = self.counters() {
-            let stayed = self.drain.ledger().stayed();
-            self.count_announced(&now, stayed);
-            self.drain.happened(&Happened::Gone {
-                late: now.new_connections.saturating_sub(at_verdict.new_connections),
-                cut: now.cut.saturating_sub(at_verdict.cut),
-            });
-        }
-    }
-
-    fn counters(&self) -> Option<lastcall_ebpf::abi::Pod> {
-        let number = self.eyes.number()?;
-        self.services.observer.as_ref()?.pod(number).ok()
-    }
-}
-
-/// A pod that is not gone this long after the decision is not going: its links are given back.
-const WATCHED_AFTERWARDS: Duration = Duration::from_secs(600);
 
 /// States in which a connection can still carry something.
 fn is_open(state: TcpState) -> bool {

@@ -10,7 +10,7 @@ use std::{
 use super::{
     answer::{Answer, Reply},
     held::{HeldRecord, HeldStore},
-    identity::Page,
+    identity::{Page, Workload},
 };
 use crate::{cluster::PodName, contract::Contract, moment::Moment};
 
@@ -64,6 +64,8 @@ pub enum Callee {
     /// Named by a path, which is the caller's word alone: it may wait for a drain that runs, and start
     /// one only for a pod whose own spec has this hook (hostNetwork).
     Named(PodName),
+    /// Named by a path too: all pods of a workload that are Terminating here.
+    Workload(Workload),
 }
 
 /// One hook, to be answered when its pod has drained.

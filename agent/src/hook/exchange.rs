@@ -67,6 +67,7 @@ pub(super) async fn exchange<D: Desk>(
         }
         Asked::Dialled { bits, pod } => Callee::Dialled { bits, pod },
         Asked::Named(pod) => Callee::Named(pod),
+        Asked::Workload(workload) => Callee::Workload(workload),
     };
     let Some(_place) = Place::take(shared, &callee) else {
         tracing::warn!(?callee, "too many hooks of one pod");

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use http::StatusCode;
 
-use crate::cluster::PodName;
+use crate::cluster::{PodFacts, PodName};
 
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Asked {
     },
     /// A hook or a person on the node's own loopback, naming a pod by its path.
     Named(PodName),
+    /// The same, naming the workload: what a template of hostNetwork pods can say.
+    Workload(Workload),
     /// A status page.
     Status(Page),
     /// Neither; no drain is touched.
@@ -34,6 +36,34 @@ pub enum Asked {
         /// One sentence.
         why: &'static str,
     },
+}
+
+/// A workload, as a hook's path names it: `/drain/NAMESPACE/KIND/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Workload {
+    /// metadata.namespace of its pods.
+    pub namespace: String,
+    /// In lower case: `deployment`, `daemonset`, `statefulset`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Workload {
+    /// Whether the pod is one of it. A Deployment's pods are of it by way of their ReplicaSet.
+    pub fn has(&self, pod: &PodFacts) -> bool {
+        pod.name.namespace == self.namespace
+            && pod
+                .workload
+                .split_once('/')
+                .is_some_and(|(kind, name)| kind.eq_ignore_ascii_case(&self.kind) && name == self.name)
+    }
+}
+
+impl std::fmt::Display for Workload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
 }
 
 /// A status page.
@@ -86,7 +116,8 @@ pub fn identify(
         (Door::Astray, _) => refused(
             StatusCode::MISDIRECTED_REQUEST,
             "this is the node's own address: a hook without `host` reaches the agent from a pod with its own \
-             network; a hostNetwork pod needs `host: 127.0.0.1` and `path: /drain/NAMESPACE/NAME`",
+             network; a hostNetwork pod needs `host: 127.0.0.1` and `path: /drain/NAMESPACE/NAME`, or \
+             /drain/NAMESPACE/KIND/NAME in a workload's template",
         ),
         // Whatever the path: it is the kubelet's call for this pod, and a refusal would be SIGTERM at once
         // for a slip of the pen.
@@ -103,6 +134,7 @@ pub fn identify(
             Asked::Dialled { bits, pod }
         }
         (Door::Direct, Path::Drain(Name::Pod(pod))) => Asked::Named(pod),
+        (Door::Direct, Path::Drain(Name::Workload(workload))) => Asked::Workload(workload),
         (Door::Direct, Path::Drain(Name::None)) => {
             refused(StatusCode::NOT_FOUND, "on 127.0.0.1 the path names the pod: /drain/NAMESPACE/NAME")
         }
@@ -136,6 +168,7 @@ enum Path {
 enum Name {
     None,
     Pod(PodName),
+    Workload(Workload),
     Malformed,
 }
 
@@ -159,6 +192,19 @@ impl Name {
     /// What follows the page; one slash at the end is forgiven.
     fn parse<'a>(mut parts: impl Iterator<Item = &'a str>) -> Self {
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(namespace), Some(kind), Some(name), None | Some(""))
+                if !name.is_empty()
+                    && parts.next().is_none()
+                    && is_label(namespace)
+                    && is_kind(kind)
+                    && is_subdomain(name) =>
+            {
+                Self::Workload(Workload {
+                    namespace: namespace.to_owned(),
+                    kind: kind.to_ascii_lowercase(),
+                    name: name.to_owned(),
+                })
+            }
             (None, ..) | (Some(""), None, ..) => Self::None,
             (Some(namespace), Some(name), None | Some(""), None)
                 if is_label(namespace) && is_subdomain(name) =>
@@ -168,6 +214,11 @@ impl Name {
             _ => Self::Malformed,
         }
     }
+}
+
+/// A kind of workload: a word.
+fn is_kind(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphabetic())
 }
 
 /// A DNS label, RFC 1123: a namespace.

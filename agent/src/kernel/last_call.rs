@@ -44,11 +44,11 @@ pub struct LastCallCounts {
     /// Announcements of GOAWAY that have left a pod.
     pub http2: u64,
     /// Refusals, and announcements given up, by reason.
-    pub refused: [(&'static str, u64); 14],
+    pub refused: [(&'static str, u64); 15],
 }
 
 /// Reasons, as metrics have them.
-const REASONS: [(&str, u32); 14] = [
+const REASONS: [(&str, u32); 15] = [
     ("duplicate_segment", index::DUPLICATE_SEGMENT),
     ("no_socket", index::NO_SOCKET),
     ("not_established", index::NOT_ESTABLISHED),
@@ -57,6 +57,7 @@ const REASONS: [(&str, u32); 14] = [
     ("no_boundary", index::NO_BOUNDARY),
     ("unsent", index::UNSENT),
     ("pipelined", index::PIPELINED),
+    ("large_request", index::LARGE_REQUEST),
     ("upgraded", index::UPGRADED),
     ("missed", index::MISSED),
     ("unrecognised", index::UNRECOGNISED),
@@ -90,7 +91,7 @@ pub enum Unavailable {
 impl LastCall {
     /// Loads the programs and puts the announcer behind the map; attaches nothing to any link.
     ///
-    /// `http2`: sockets may stay in the map for longer, see [`crate::kernel::last_call`].
+    /// `http2`: clients of HTTP/2 as well, whose sockets may be in the map for longer.
     pub fn load(ebpf: &mut Ebpf, http2: bool) -> Result<Self, Unavailable> {
         let btf = Btf::kernel()?;
         let config = LastCallConfig {

@@ -9,6 +9,8 @@ use std::{sync::Arc, time::Duration};
 
 use lastcall_ebpf::abi::{Connection, flag, protocol};
 
+use sockmap_fixes::SockmapFixes;
+
 pub use crate::kernel::last_call::{LastCall, LastCallCounts, REFUSALS, Unavailable};
 use crate::{kernel::Observer, moment::Moment};
 
@@ -18,6 +20,15 @@ const LEASE: Duration = Duration::from_secs(1);
 const TURN: Duration = Duration::from_millis(250);
 /// A response that began longer ago than this has taken its socket out, or never will.
 const LEFT_OVER: Duration = Duration::from_millis(200);
+
+/// What tells clients to leave, where this kernel is known to do that without harm; else why not.
+pub fn open(ebpf: &mut aya::Ebpf) -> Result<LastCall, String> {
+    let fixes = SockmapFixes::of_this_kernel();
+    if !fixes.http1 {
+        return Err(format!("kernel {}", fixes.found));
+    }
+    LastCall::load(ebpf, fixes.http2).map_err(|e| crate::causes(&e))
+}
 
 /// Keeps the last call going, for as long as the agent lives.
 pub async fn keep(last_call: Arc<LastCall>, observer: Arc<Observer>) {

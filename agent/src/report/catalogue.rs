@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::labels::{Announcement, BadRequest, ConnectionState, Fallback, HookCall, Outcome};
+use super::labels::{Announcement, BadRequest, ConnectionState, EventResult, Fallback, HookCall, Outcome};
 use crate::last_call::REFUSALS;
 
 /// One metric.
@@ -148,6 +148,9 @@ catalogue! {
         "Requests to the API server.";
     API_FAILURES: Kind::Counter, "lastcall_api_failures_total", "requests", [],
         "Requests to the API server that failed or were refused.";
+    EVENTS: Kind::Counter, "lastcall_events_total", "events",
+        [Label { name: "result", values: EventResult::ALL }],
+        "Kubernetes Events about drains, by what became of them.";
     EBPF_AVAILABLE: Kind::Gauge, "lastcall_ebpf_available", "boolean", [],
         "1 when the kernel programs are loaded, 0 when sockets are polled instead.";
     BUILD_INFO: Kind::Gauge, "lastcall_build_info", "constant 1", [VERSION],

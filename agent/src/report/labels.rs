@@ -132,6 +132,18 @@ label! {
     }
 }
 
+label! {
+    /// What became of a Kubernetes Event.
+    EventResult {
+        /// It is there.
+        Written = "written",
+        /// Left out: too many of late.
+        Dropped = "dropped",
+        /// The API server did not take it.
+        Failed = "failed",
+    }
+}
+
 /// Whose drain it was, as far as metrics may tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Labels {

@@ -13,7 +13,7 @@ use prometheus::{
 
 use super::{
     catalogue::{self, Kind, Metric},
-    labels::{Announcement, BadRequest, Fallback, Labels, Outcome, Workloads},
+    labels::{Announcement, BadRequest, EventResult, Fallback, Labels, Outcome, Workloads},
     scrape::{Scraped, Snapshot},
 };
 use crate::drain::Announced;
@@ -40,6 +40,7 @@ pub struct Metrics {
     announced_stayed: IntCounter,
     fallbacks: IntCounterVec,
     bad_requests: IntCounterVec,
+    events: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -71,6 +72,7 @@ impl Metrics {
             announced_stayed: plain(&registry, &catalogue::ANNOUNCED_STAYED),
             fallbacks: counter(&registry, &catalogue::FALLBACKS),
             bad_requests: counter(&registry, &catalogue::BAD_REQUESTS),
+            events: counter(&registry, &catalogue::EVENTS),
             registry,
         }
     }
@@ -140,6 +142,11 @@ impl Metrics {
     /// A request was refused, or part of it left out of account.
     pub fn bad_request(&self, reason: BadRequest) {
         self.bad_requests.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// What became of a Kubernetes Event.
+    pub fn event(&self, result: EventResult) {
+        self.events.with_label_values(&[result.as_str()]).inc();
     }
 
     /// Prometheus' text format, version 0.0.4.

@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod client;
 pub mod doctor;
+pub mod events;
 pub mod labels;
 pub mod metrics;
 pub mod ready;

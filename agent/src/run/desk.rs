@@ -1,6 +1,7 @@
 //! The answering side of the hook: which drain a call waits for, and what it is told.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -16,6 +17,7 @@ use crate::{
     hook::{
         answer::{Answer, Outcome, Remained, Reply, Told},
         desk::{Call, Callee, Desk, StatusRequest},
+        identity::Workload,
     },
     kernel::Hook,
     moment::Moment,
@@ -43,20 +45,12 @@ impl NodeDesk {
         Self { drains, hook, node, metrics }
     }
 
-    /// Which drain the call waits for; `Err` says why there is none.
-    fn find(&self, call: &Call) -> Result<Arc<Drain>, String> {
+    /// Which drains the call waits for; `Err` says why there is none.
+    fn find(&self, call: &Call) -> Result<Vec<Arc<Drain>>, String> {
         let cluster = &self.drains.services().cluster;
-        let asked = |address: Option<IpAddr>, facts: Option<Arc<PodFacts>>| registry::Asked {
-            address,
-            facts,
-            contract: call.contract.clone(),
-            began: call.began,
-            // A path may be anybody's: only what the kubelet waits for was promised to it.
-            deadline: call.deadline.filter(|_| call.from_kubelet),
-        };
         match &call.callee {
             Callee::Dialled { pod: Some(address), .. } => {
-                Ok(self.drains.asked(asked(Some(*address), cluster.by_address(*address))))
+                Ok(vec![self.drains.asked(asked(call, Some(*address), cluster.by_address(*address)))])
             }
             Callee::Dialled { pod: None, .. } => {
                 Err("which pod was dialled is not known any more".to_owned())
@@ -66,16 +60,103 @@ impl NodeDesk {
                 let uid = facts.as_ref().map_or("", |f| f.uid.as_str());
                 let addresses = facts.as_ref().map(|f| f.addresses.clone()).unwrap_or_default();
                 if let Some(drain) = self.drains.find(Some(name), uid, &addresses) {
-                    return Ok(drain);
+                    return Ok(vec![drain]);
                 }
                 match facts {
                     Some(facts) if call.from_kubelet && facts.host_network && !facts.hooks.is_empty() => {
-                        Ok(self.drains.asked(asked(None, Some(facts))))
+                        Ok(vec![self.drains.asked(asked(call, None, Some(facts)))])
                     }
                     Some(_) => Err(format!("{name} does not drain, and only its own hook starts its drain")),
                     None => Err(format!("no pod {name} on this node")),
                 }
             }
+            Callee::Workload(workload) => {
+                let drains = self.drains_of(workload, call, &BTreeSet::new());
+                if drains.is_empty() {
+                    return Err(format!(
+                        "no hostNetwork pod of {workload} with the hook drains on this node"
+                    ));
+                }
+                Ok(drains)
+            }
+        }
+    }
+}
+
+impl NodeDesk {
+    /// The drains of a workload's pods here that stop, but of those `without`, by UID. Where none is
+    /// Terminating, one of them stops and nobody can tell which: all.
+    fn drains_of(&self, workload: &Workload, call: &Call, without: &BTreeSet<String>) -> Vec<Arc<Drain>> {
+        let mut pods = self.drains.services().cluster.snapshot();
+        pods.retain(|pod| workload.has(pod) && pod.host_network && !pod.hooks.is_empty() && !pod.finished);
+        if pods.iter().any(|pod| pod.terminating.is_some()) {
+            pods.retain(|pod| pod.terminating.is_some());
+        }
+        pods.retain(|pod| !without.contains(&pod.uid));
+        let drain_of = |pod: Arc<PodFacts>| match self.drains.find(Some(&pod.name), &pod.uid, &pod.addresses)
+        {
+            None if call.from_kubelet => Some(self.drains.asked(asked(call, None, Some(pod)))),
+            running => running,
+        };
+        pods.into_iter().filter_map(drain_of).collect()
+    }
+
+    /// The same, where the caller is the kubelet with patience: an answer at once would be SIGTERM at once
+    /// for some pod, and the source may not have told of it yet.
+    async fn found(&self, call: &Call) -> Result<Vec<Arc<Drain>>, String> {
+        let mut changes = self.drains.services().cluster.subscribe();
+        let by = call.began + UNKNOWN_POD;
+        loop {
+            let why = match self.find(call) {
+                Ok(drains) => return Ok(drains),
+                Err(why) => why,
+            };
+            if !call.from_kubelet || Moment::now() >= by {
+                return Err(why);
+            }
+            tokio::select! {
+                _ = changes.next() => {}
+                () = tokio::time::sleep_until(by.instant()) => {}
+            }
+        }
+    }
+
+    /// Waits for all of them, and for those that a workload has got meanwhile: of two pods that go at once
+    /// the source may have told of the other first. The one that ended worst tells how it went.
+    async fn slowest(&self, call: &Call, mut drains: Vec<Arc<Drain>>) -> Arc<Drain> {
+        let mut worst: Option<(Arc<Drain>, u8)> = None;
+        let mut waited_for = BTreeSet::new();
+        while let Some(drain) = drains.pop() {
+            let verdict = drain.verdict();
+            tokio::pin!(verdict);
+            let verdict = tokio::select! {
+                verdict = &mut verdict => verdict,
+                // Known once somebody has looked, which is after the first hook has come.
+                deadline = drain.deadline() => {
+                    call.book.deadline(deadline);
+                    verdict.await
+                }
+            };
+            waited_for.extend(drain.identity().facts.map(|pod| pod.uid.clone()));
+            let badness = match verdict.outcome {
+                policy::Outcome::Deadline => 4,
+                policy::Outcome::Busy => 3,
+                policy::Outcome::Forced => 2,
+                policy::Outcome::Drained => 1,
+                policy::Outcome::Gone | policy::Outcome::Restart => 0,
+            };
+            if worst.as_ref().is_none_or(|(_, before)| badness > *before) {
+                worst = Some((Arc::clone(&drain), badness));
+            }
+            if let (true, Callee::Workload(workload)) = (drains.is_empty(), &call.callee) {
+                drains = self.drains_of(workload, call, &waited_for);
+                drains.retain(|drain| drain.identity().facts.is_some_and(|pod| pod.terminating.is_some()));
+            }
+        }
+        match worst {
+            Some((drain, _)) => drain,
+            // Whoever calls has found some.
+            None => std::future::pending().await,
         }
     }
 }
@@ -97,20 +178,13 @@ impl Desk for NodeDesk {
         for _ in &call.warnings {
             self.metrics.bad_request(BadRequest::Parameter);
         }
-        let drain = match self.find(&call) {
-            Ok(drain) => drain,
+        let drain = match self.found(&call).await {
+            Ok(drains) => self.slowest(&call, drains).await,
             Err(why) => {
                 self.metrics.bad_request(BadRequest::NoPod);
-                if matches!(call.callee, Callee::Dialled { .. }) {
-                    // The caller is the kubelet: an answer at once would be SIGTERM at once for some pod.
-                    tokio::time::sleep_until((call.began + UNKNOWN_POD).instant()).await;
-                }
                 return no_such_pod(why, call.began);
             }
         };
-        if let Some(deadline) = drain.progress().deadline {
-            call.book.deadline(deadline);
-        }
         let verdict = drain.verdict().await;
         let waited = Moment::now().since(call.began);
         self.metrics.hook_answered(waited);
@@ -125,6 +199,17 @@ impl Desk for NodeDesk {
             Some(reply) => reply,
             None => Reply::refused(StatusCode::NOT_FOUND, "no such pod drains on this node"),
         }
+    }
+}
+
+fn asked(call: &Call, address: Option<IpAddr>, facts: Option<Arc<PodFacts>>) -> registry::Asked {
+    registry::Asked {
+        address,
+        facts,
+        contract: call.contract.clone(),
+        began: call.began,
+        // A path may be anybody's: only what the kubelet waits for was promised to it.
+        deadline: call.deadline.filter(|_| call.from_kubelet),
     }
 }
 

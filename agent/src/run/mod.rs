@@ -24,8 +24,9 @@ use crate::{
         server::{HookServer, Limits},
     },
     kernel::{self, Attach, Edges, Hook, HookOptions, LastCall, NetnsCookie, Observer},
-    last_call::{self, sockmap_fixes::SockmapFixes},
+    last_call,
     report::{
+        events::Events,
         metrics::Metrics,
         ready::{Heartbeat, Latch, Readiness},
         serve,
@@ -33,6 +34,7 @@ use crate::{
     sockets::{Namespaces, OpeningRates},
 };
 
+mod absence;
 mod bpffs;
 mod desk;
 mod hand_over;
@@ -128,7 +130,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         tokio::spawn(kubelet::follow(config.clone(), namespaces.clone(), Arc::clone(hook)));
     }
 
-    let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned());
+    let events = match source.api() {
+        Some(api) => Events::start(api.client(), api.live().node(), config.events, Arc::clone(&metrics)),
+        None => Events::nowhere(Arc::clone(&metrics)),
+    };
+    if let Some(hook) = &hook {
+        absence::tell(hook, &pins(&config.bpf_dir), &events);
+    }
+    let told = telling::Telling::new(Arc::clone(&metrics), source.api().cloned(), events);
     let services = Arc::new(Services {
         cluster: cluster.clone(),
         witnesses: source.api().map(|api| Arc::new(Witnesses::new(Arc::clone(api.live())))),
@@ -334,16 +343,9 @@ impl Kernel {
         let edges = Edges::take(&mut ebpf)?;
         let netns = NetnsCookie::load(&mut ebpf)?;
         let hook = PendingHook(Hook::load(&mut ebpf, &pins)?, netns);
-        // Only where this kernel is known to do that without harm.
-        let fixes = SockmapFixes::of_this_kernel();
-        let announcer = if fixes.http1 {
-            LastCall::load(&mut ebpf, fixes.http2).map(Arc::new).map_err(|e| causes(&e))
-        } else {
-            Err(format!("kernel {}", fixes.found))
-        };
-        if let Err(why) = &announcer {
-            tracing::warn!(%why, "no client can be told to leave on this node");
-        }
+        let announcer = last_call::open(&mut ebpf)
+            .inspect_err(|why| tracing::warn!(why, "no client can be told to leave on this node"))
+            .map(Arc::new);
         Ok(Self { edges, observer: Arc::new(Observer::load(ebpf)?), hook, announcer })
     }
 }

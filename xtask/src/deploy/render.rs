@@ -70,18 +70,33 @@ pub(crate) const ALL: &[Manifest] = &[
     },
 ];
 
-/// Makes one.
-pub(crate) fn render(workspace: &Workspace, helm: &Path, manifest: &Manifest) -> Result<String> {
+/// What others may ask of the chart: rendered and held against the schemas, written nowhere.
+pub(crate) const VARIANTS: &[&[&str]] = &[
+    &["--set=namespace.create=false,serviceAccount.create=false,rbac.create=false", "--namespace=elsewhere"],
+    &["--set=openshift=true,securityContext.seLinuxOptions.type=spc_t,rbac.readEvents=false"],
+    &[
+        "--set=metrics.address=127.0.0.1,metrics.podMonitor.enabled=true,flags.min-settle=5s,image.digest=sha256:0",
+    ],
+    &[
+        "--set=securityContext.moreCapabilities={SYS_RESOURCE},podLabels.a=b,podAnnotations.a=b,image.pullSecrets[0].name=a",
+    ],
+    // Before appArmorProfile was a field.
+    &["--kube-version=1.29.0"],
+];
+
+/// Renders the chart as one of the variants.
+pub(crate) fn variant(workspace: &Workspace, helm: &Path, arguments: &[&str]) -> Result<String> {
     let mut template = Command::new(helm);
-    template
-        .args(["template", "lastcall"])
-        .arg(workspace.root.join(CHART))
-        .arg(KUBE_VERSION)
-        .args(manifest.arguments);
+    template.args(["template", "lastcall"]).arg(workspace.root.join(CHART)).arg(KUBE_VERSION).args(arguments);
     let output = template.output().context("cannot run helm")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {}", manifest.file, complaint.trim_end());
-    let rendered = String::from_utf8(output.stdout).context("helm's output is no text")?;
+    ensure!(output.status.success(), "{arguments:?}: {}", complaint.trim_end());
+    String::from_utf8(output.stdout).context("helm's output is no text")
+}
+
+/// Makes one.
+pub(crate) fn render(workspace: &Workspace, helm: &Path, manifest: &Manifest) -> Result<String> {
+    let rendered = variant(workspace, helm, manifest.arguments).context(manifest.file)?;
     let mut text =
         String::from("# Made from deploy/chart/lastcall by `cargo xtask deploy`: change it there.\n");
     for line in manifest.about.lines() {

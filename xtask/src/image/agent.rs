@@ -11,6 +11,7 @@ use crate::{
     apt,
     build::build as cargo_build,
     child::{self, answer},
+    paths::Paths,
     workspace::Workspace,
 };
 
@@ -20,7 +21,6 @@ pub(crate) struct Target {
     pub triple: String,
     /// The compiler's version and commit: its standard library is part of the agent.
     pub rustc: String,
-    commit: Option<String>,
     sysroot: PathBuf,
 }
 
@@ -34,7 +34,6 @@ impl Target {
             answer(Command::new("rustc").args(["--print", "sysroot"])).context("rustc has no sysroot")?;
         let target = Self {
             rustc: field("release: ").context("rustc does not tell its version")?,
-            commit: field("commit-hash: "),
             sysroot: PathBuf::from(sysroot.trim()),
             triple,
         };
@@ -51,43 +50,16 @@ impl Target {
         apt::install_missing(&[("musl-gcc", "musl-tools")], "the C in a static agent")?;
         Ok(target)
     }
-
-    /// Paths of this machine, and what stands for them in messages and panics.
-    ///
-    /// A later one wins over an earlier one that holds it.
-    fn remapped(&self, workspace: &Workspace) -> Result<Vec<(PathBuf, String)>> {
-        let mut paths = vec![(workspace.root.clone(), "/lastcall".to_owned())];
-        paths.push((workspace.target.clone(), "/lastcall/target".to_owned()));
-        let home = match env::var_os("CARGO_HOME") {
-            Some(home) => PathBuf::from(home),
-            None => PathBuf::from(env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?)
-                .join(".cargo"),
-        };
-        // A registry's folder has the name of the mirror that it came from.
-        let registries = home.join("registry/src");
-        let found =
-            fs::read_dir(&registries).with_context(|| format!("cannot read {}", registries.display()))?;
-        paths.push((home, "/cargo".to_owned()));
-        for registry in found {
-            paths.push((registry?.path(), "/cargo/registry".to_owned()));
-        }
-        if let Some(commit) = &self.commit {
-            paths.push((self.sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")));
-        }
-        Ok(paths)
-    }
 }
 
 /// Builds the agent; makes sure that it needs nothing but the kernel.
 pub(crate) fn build(workspace: &Workspace, target: &Target) -> Result<Vec<u8>> {
     // The registry's sources have to lie there before their paths can be replaced.
     child::run(workspace.cargo().args(["fetch", "--locked", "--quiet"]), Duration::from_secs(600))?;
-    let remapped = target.remapped(workspace)?;
+    let paths = Paths::of(workspace, Some(&target.sysroot))?;
     // Names of functions stay, for the traces of a panic; lines are a third of the file.
     let mut flags = vec!["-Cstrip=debuginfo".to_owned(), "-Ctarget-feature=+crt-static".to_owned()];
-    flags.extend(remapped.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())));
-    let maps: Vec<String> =
-        remapped.iter().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect();
+    flags.extend(paths.rustc());
     let mut cargo = workspace.cargo();
     cargo
         .args(["build", "--locked", "--release", "--package", "lastcall-agent", "--bin", "lastcall"])
@@ -95,7 +67,7 @@ pub(crate) fn build(workspace: &Workspace, target: &Target) -> Result<Vec<u8>> {
         .arg(workspace.target.join("image/build"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_INCREMENTAL", "0")
-        .env(format!("CFLAGS_{}", target.triple.replace('-', "_")), maps.join(" "));
+        .env(format!("CFLAGS_{}", target.triple.replace('-', "_")), paths.cc());
     let built = cargo_build(&mut cargo)?;
     let Some(agent) = built.iter().find(|b| b.kind == "bin" && b.name == "lastcall") else {
         bail!("the workspace has no program `lastcall`");
@@ -104,9 +76,7 @@ pub(crate) fn build(workspace: &Workspace, target: &Target) -> Result<Vec<u8>> {
     if let Some(interpreter) = interpreter(&bytes)? {
         bail!("{} is not static: it wants {interpreter}", agent.file.display());
     }
-    if let Some((path, _)) =
-        remapped.iter().find(|(path, _)| holds(&bytes, path.as_os_str().as_encoded_bytes()))
-    {
+    if let Some(path) = paths.told_in(&bytes) {
         bail!("{} tells of {}, a path of this machine", agent.file.display(), path.display());
     }
     Ok(bytes)
@@ -137,10 +107,6 @@ fn interpreter(elf: &[u8]) -> Result<Option<String>> {
 
 fn ensure_elf(elf: &[u8]) -> Option<()> {
     elf.starts_with(b"\x7fELF\x02\x01").then_some(())
-}
-
-fn holds(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|w| w == part)
 }
 
 #[cfg(test)]

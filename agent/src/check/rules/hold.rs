@@ -37,7 +37,7 @@ pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
 
 /// The whole pod's hook, in place of what is there.
 fn mend(case: &Case<'_>, member: &Member<'_>) -> Option<(crate::check::tree::Path, serde_json::Value)> {
-    Some((member.path.down("lifecycle.preStop"), case.hook("")))
+    Some((member.path.down("lifecycle.preStop"), case.hook("")?))
 }
 
 fn skipped(case: &Case<'_>, found: &mut Vec<Finding>) {

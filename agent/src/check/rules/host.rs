@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     Case, Draft, Finding, Member, Rule, Severity,
     path::{host_of, join},
+    taken,
 };
 use crate::{
     check::{
@@ -32,26 +33,37 @@ pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
 }
 
 /// The whole call as it should be, with the parameters that it has.
-fn call(case: &Case<'_>, target: &str) -> Value {
+fn call(case: &Case<'_>, target: &str) -> Option<Value> {
     let query = parameters::split(target).1;
-    case.hook(query)["httpGet"].clone()
+    Some(case.hook(query)?["httpGet"].clone())
+}
+
+/// What to say where there is nothing to write.
+fn no_form(case: &Case<'_>) -> &'static str {
+    match case.host_path() {
+        Some(_) => "",
+        None => ". This version of the agent takes no path for pods whose names a controller makes up",
+    }
 }
 
 fn without(case: &Case<'_>, member: &Member<'_>, target: &str, found: &mut Vec<Finding>) {
     let at = member.path.down("lifecycle.preStop.httpGet");
-    found.push(
-        case.finding(Draft {
-            rule: Rule::HostNetworkWithoutHost,
-            severity: Severity::Error,
-            member: Some(member),
-            message:
-                "a hostNetwork pod has the node's address, and the call to it fails: on 127.0.0.1 the agent \
-                  takes it, with a path that says whose it is"
-                    .into(),
-            fix: Some((at.clone(), call(case, target))),
-            path: at,
-        }),
-    );
+    let guess = match (&case.workload.origin.name.namespace, case.host_path()) {
+        (_, None) => no_form(case),
+        (Some(_), _) => "",
+        (None, _) => ". The manifest says no namespace: write the one it is applied to for `default`",
+    };
+    found.push(case.finding(Draft {
+        rule: Rule::HostNetworkWithoutHost,
+        severity: Severity::Error,
+        member: Some(member),
+        message: format!(
+            "a hostNetwork pod has the node's address, and the call to it fails: on 127.0.0.1 the agent \
+                 takes it, with a path that says whose it is{guess}"
+        ),
+        fix: call(case, target).map(|call| (at.clone(), call)),
+        path: at,
+    }));
 }
 
 /// Whether the path names this pod or this workload.
@@ -79,7 +91,7 @@ fn named(case: &Case<'_>, member: &Member<'_>, target: &str, found: &mut Vec<Fin
         }
         _ => true,
     };
-    if !wrong {
+    if !wrong && taken(path) {
         return;
     }
     let at = member.path.down("lifecycle.preStop.httpGet.path");
@@ -88,23 +100,23 @@ fn named(case: &Case<'_>, member: &Member<'_>, target: &str, found: &mut Vec<Fin
         severity: Severity::Error,
         member: Some(member),
         message: format!(
-            "on 127.0.0.1 the path has to say whose call it is, and {path} is not {name}: the agent refuses it, \
-             and SIGTERM comes at once"
+            "on 127.0.0.1 the path has to say whose call it is, and {path} does not name {name}: the call is \
+             refused, or another's, and SIGTERM comes at once{}",
+            no_form(case)
         ),
-        fix: Some((at.clone(), json!(join(&case.host_path(), query)))),
+        fix: case.host_path().map(|right| (at.clone(), json!(join(&right, query)))),
         path: at,
     }));
 }
 
 fn not_needed(case: &Case<'_>, member: &Member<'_>, target: &str, found: &mut Vec<Finding>) {
-    let bare = parameters::split(target).0.trim_end_matches('/') == "/drain";
-    let (severity, message) = match bare {
-        true => (
-            Severity::Error,
-            "on 127.0.0.1 the agent cannot tell whose call /drain is and refuses it: leave `host` out, and the \
-             kubelet's call says it",
-        ),
+    let (severity, message) = match taken(parameters::split(target).0) {
         false => (
+            Severity::Error,
+            "on 127.0.0.1 the path has to say whose call it is, and the agent refuses this one: leave `host` \
+             out, and the kubelet's call says it",
+        ),
+        true => (
             Severity::Warning,
             "a pod with a network of its own needs no `host`, and Pod Security baseline refuses it",
         ),
@@ -116,7 +128,7 @@ fn not_needed(case: &Case<'_>, member: &Member<'_>, target: &str, found: &mut Ve
         member: Some(member),
         path: at.key("host"),
         message: message.into(),
-        fix: Some((at, call(case, target))),
+        fix: call(case, target).map(|call| (at, call)),
     }));
 }
 
@@ -138,7 +150,7 @@ fn under_pod_security(
         message: format!(
             "the namespace enforces Pod Security {level}, which refuses `host: {host}` from Kubernetes 1.34 on{also}"
         ),
-        fix: (!case.host_network).then(|| (at, call(case, target))),
+        fix: call(case, target).filter(|_| !case.host_network).map(|call| (at, call)),
     }));
 }
 

@@ -33,21 +33,21 @@ pub(super) fn check(case: &Case<'_>, found: &mut Vec<Finding>) {
     if understood && contract.last_call == LastCall::Default && !clear.is_empty() {
         let query =
             if query.is_empty() { "last-call=http".into() } else { format!("{query}&last-call=http") };
-        let fix = match injected {
+        let (at, value) = match injected {
             true => (member.path.down("lifecycle.preStop"), case.hook(&query)),
-            false => (member.path.down("lifecycle.preStop.httpGet.path"), json!(join(path, &query))),
+            false => (member.path.down("lifecycle.preStop.httpGet.path"), Some(json!(join(path, &query)))),
         };
         found.push(case.finding(Draft {
             rule: Rule::LastCallOff,
             severity: Severity::Note,
             member: Some(member),
-            path: fix.0.clone(),
+            path: at.clone(),
             message: format!(
                 "clients of port {} that always have a request in flight never leave by themselves: with \
                  last-call=http they are told to (or run the agents with --last-call=auto)",
                 clear.join(", ")
             ),
-            fix: Some(fix),
+            fix: value.map(|value| (at, value)),
         }));
     }
     if !tls.is_empty() {

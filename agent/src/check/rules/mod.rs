@@ -11,6 +11,8 @@ mod path;
 mod rollout;
 mod service;
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -20,6 +22,7 @@ use super::{
     rule::Rule,
     tree::Path,
 };
+use crate::hook::identity::{Asked, identify};
 
 /// Everything that is found in one workload and the Services before it.
 pub(super) fn check(case: &Case<'_>) -> Vec<Finding> {
@@ -54,26 +57,34 @@ impl Case<'_> {
         self.workload.pod_at.down(keys)
     }
 
-    /// What a container's preStop should be, with a path's parameters.
-    fn hook(&self, query: &str) -> Value {
+    /// What a container's preStop should be, with a path's parameters. `None`: the agent has no form for it.
+    fn hook(&self, query: &str) -> Option<Value> {
         let port = self.settings.hook_port;
         let query = if query.is_empty() { String::new() } else { format!("?{query}") };
         if !self.host_network {
-            return json!({ "httpGet": { "path": format!("/drain{query}"), "port": port } });
+            return Some(json!({ "httpGet": { "path": format!("/drain{query}"), "port": port } }));
         }
-        let path = format!("{}{query}", self.host_path());
-        json!({ "httpGet": { "host": "127.0.0.1", "path": path, "port": port } })
+        let path = format!("{}{query}", self.host_path()?);
+        Some(json!({ "httpGet": { "host": "127.0.0.1", "path": path, "port": port } }))
     }
 
-    /// The path that names the pod, or the workload whose pods have names of their own.
-    fn host_path(&self) -> String {
+    /// The path that names the pod, or the workload whose pods have names of their own; if the agent takes it.
+    fn host_path(&self) -> Option<String> {
         let name = &self.workload.origin.name;
         let namespace = namespace_of(name);
-        match self.workload.kind {
+        let path = match self.workload.kind {
             WorkloadKind::Pod => format!("/drain/{namespace}/{}", name.name),
             _ => format!("/drain/{namespace}/{}/{}", name.kind.to_ascii_lowercase(), name.name),
-        }
+        };
+        taken(&path).then_some(path)
     }
+}
+
+/// Whether the agent takes a call to this path on the node's loopback. Its own parser says so, so that
+/// nothing is recommended which it refuses.
+pub(super) fn taken(path: &str) -> bool {
+    let identity = identify(Ipv4Addr::LOCALHOST.into(), path, None, |_| None);
+    !matches!(identity.asked, Asked::Refused { .. })
 }
 
 impl Draft<'_> {

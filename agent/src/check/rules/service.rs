@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long an AWS load balancer may go on sending to a target that it is told to leave: about 15 s, and two
-/// minutes and more (kubernetes-sigs/aws-load-balancer-controller, issue 2366).
+/// minutes and more (kubernetes-sigs/aws-load-balancer-controller#2366).
 const ALB: Duration = Duration::from_secs(30);
 const NLB: Duration = Duration::from_secs(120);
 
@@ -83,15 +83,15 @@ fn balancer_targets(case: &Case<'_>, service: &ServiceObject, balancer: Balancer
     let (path, query) = parameters::split(target);
     let wanted = format!("settle={}s", settle.as_secs());
     let query = if query.is_empty() { wanted } else { format!("{query}&{wanted}") };
-    let fix = match injected {
+    let (at, value) = match injected {
         true => (member.path.down("lifecycle.preStop"), case.hook(&query)),
-        false => (member.path.down("lifecycle.preStop.httpGet.path"), json!(join(path, &query))),
+        false => (member.path.down("lifecycle.preStop.httpGet.path"), Some(json!(join(path, &query)))),
     };
     found.push(case.finding(Draft {
         rule: Rule::LoadBalancerWithoutSettle,
         severity: Severity::Warning,
         member: Some(member),
-        path: fix.0.clone(),
+        path: at.clone(),
         message: format!(
             "{} is {what} that targets pods, which goes on sending to a pod for up to {} after it was taken \
              out: say so by settle=, with a terminationGracePeriodSeconds of at least {}",
@@ -99,6 +99,6 @@ fn balancer_targets(case: &Case<'_>, service: &ServiceObject, balancer: Balancer
             seconds(settle),
             (settle + contract.reserve).as_secs(),
         ),
-        fix: Some(fix),
+        fix: value.map(|value| (at, value)),
     }));
 }

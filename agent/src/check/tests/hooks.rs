@@ -1,5 +1,5 @@
 use super::{Manifests, settings, table};
-use crate::check::Rule;
+use crate::check::{Rule, rules::taken};
 
 const PATH: &str = "app:lifecycle.preStop.httpGet.path";
 const GET: &str = "app:lifecycle.preStop.httpGet";
@@ -49,6 +49,9 @@ fn a_call_that_does_not_reach_the_agent() {
 #[test]
 fn a_pod_on_the_nodes_network() {
     let host = ("pod:hostNetwork", "true");
+    // An agent that takes no path for a template's pods refuses these as well.
+    let form: &[&str] = if taken("/drain/shop/deployment/web") { &[] } else { &["error hook-path app"] };
+    let spare = if form.is_empty() { "warning host-not-needed app" } else { "error host-not-needed app" };
     let at = |path: &'static str| format!("{{host: 127.0.0.1, path: '{path}', port: 9902}}");
     let plain = at("/drain?last-call=http");
     let ours = at("/drain/shop/deployment/web?last-call=http");
@@ -58,19 +61,20 @@ fn a_pod_on_the_nodes_network() {
     let kind = at("/drain/shop/statefulset/web?last-call=http");
     table(&[
         (&[host], &["error host-network-without-host app"]),
-        (&[host, (GET, &ours)], &[]),
+        (&[host, (GET, &ours)], form),
         (&[host, (GET, &plain)], &["error hook-path app"]),
         (&[host, (GET, &pod)], &["error hook-path app"]),
         (&[host, (GET, &other)], &["error hook-path app"]),
         (&[host, (GET, &stranger)], &["error hook-path app"]),
         (&[host, (GET, &kind)], &["error hook-path app"]),
-        (&[host, (GET, &kind), ("kind", "StatefulSet")], &[]),
+        (&[host, (GET, &kind), ("kind", "StatefulSet")], form),
         (&[host, (GET, &pod), ("kind", "StatefulSet")], &["error hook-path app"]),
         (&[host, ("app:lifecycle", "-")], &["error no-hook app"]),
         (&[host, ("app:lifecycle.preStop", "{sleep: {seconds: 5}}")], &["warning leftover-sleep app"]),
         // A pod with a network of its own.
         (&[(GET, &plain)], &["error host-not-needed app"]),
-        (&[(GET, &ours)], &["warning host-not-needed app"]),
+        (&[(GET, &ours)], &[spare]),
+        (&[(GET, &pod)], &["warning host-not-needed app"]),
     ]);
 }
 
@@ -100,7 +104,7 @@ fn pod_security_refuses_a_host() {
             "pod-security.kubernetes.io/enforce: baseline, pod-security.kubernetes.io/enforce-version: {version}"
         ))
     };
-    let host = (GET, "{host: 127.0.0.1, path: '/drain/shop/deployment/web?last-call=http', port: 9902}");
+    let host = (GET, "{host: 127.0.0.1, path: '/drain/shop/web-0?last-call=http', port: 9902}");
     let refused = ["error host-under-pod-security app"];
     table(&[
         (&[host, ("+", &enforce("baseline"))], &refused),
@@ -109,7 +113,10 @@ fn pod_security_refuses_a_host() {
         (&[host, ("+", &pinned("v1.33"))], &["warning host-not-needed app"]),
         (&[host, ("+", &pinned("latest"))], &refused),
         (&[host, ("+", &pinned("v1.34"))], &refused),
-        (&[host, ("+", &enforce("baseline")), ("pod:hostNetwork", "true")], &refused),
+        (
+            &[host, ("+", &enforce("baseline")), ("pod:hostNetwork", "true")],
+            &["error hook-path app", refused[0]],
+        ),
         (&[("+", &enforce("restricted"))], &[]),
     ]);
 }

@@ -59,4 +59,11 @@ pub const RIGHTS: &[Right] = &[
         why: "what the kubelet said of a pod whose hook came without a deletion: only that tells a container's \
               restart from a pod's end; without it such a hook drains, for 10 s at most",
     },
+    Right {
+        group: "events.k8s.io",
+        resource: "events",
+        verbs: &["create", "patch"],
+        optional: true,
+        why: "Warnings about drains that went wrong, beside the pod or this node (--events)",
+    },
 ];

@@ -4,6 +4,7 @@ mod end;
 mod facts;
 mod handle;
 mod order;
+mod rights;
 mod slices;
 
 use std::net::IpAddr;

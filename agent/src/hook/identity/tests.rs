@@ -71,6 +71,14 @@ fn a_direct_caller_names_the_pod_by_the_path() {
 }
 
 #[test]
+fn a_template_names_its_workload() {
+    let web = Workload { namespace: "shop".into(), kind: "deployment".into(), name: "web.v1".into() };
+    for path in ["/drain/shop/deployment/web.v1", "/drain/shop/Deployment/web.v1/"] {
+        assert_eq!(at("127.0.0.1", path, None).asked, Asked::Workload(web.clone()), "{path}");
+    }
+}
+
+#[test]
 fn what_cannot_be_a_pod_s_name_is_refused() {
     let long = "x".repeat(64);
     for path in [
@@ -78,6 +86,10 @@ fn what_cannot_be_a_pod_s_name_is_refused() {
         "/drain/web/",
         "/drain//web-0",
         "/drain/web/web-0/x",
+        "/drain/web/Deployment/",
+        "/drain/web/deployment/web/x",
+        "/drain/web/deployment/web//",
+        "/drain/web/Deployment/Web",
         "/drain/web/web-0//",
         "/drain/Web/web-0",
         "/drain/web/web_0",

@@ -10,6 +10,7 @@ mod diag;
 mod findings;
 mod kernel;
 mod kubelet;
+mod last_call;
 mod mounts;
 mod network;
 mod rights;
@@ -50,6 +51,7 @@ pub fn examine(plan: &Plan) -> Findings {
     let _alone = alone();
     let root = mounts::cgroup_root(plan.cgroup_root.as_deref());
     let mut checks = kernel::checks();
+    checks.extend(last_call::checks());
     checks.extend(rights::checks());
     let _raised = rights::Raised::now();
     checks.extend(mounts::checks(plan, root.as_deref()));

@@ -37,11 +37,14 @@ struct Args {
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Everything: boot, play the scenarios, measure, and take the cluster down; what is done where no
+    /// verb is given.
+    All(rollout::RolloutArgs),
     /// Boot the cluster and leave it running.
     Up {
         /// kube-proxy's mode: nftables or iptables.
@@ -90,7 +93,14 @@ fn go(args: &Args) -> Result<ExitCode> {
         bail!("namespaces and cgroups need root; `cargo xtask e2e` asks for it by sudo");
     }
     let home = Home::new(args.dir.clone());
-    match &args.verb {
+    let all = Verb::All(rollout::RolloutArgs::default());
+    match args.verb.as_ref().unwrap_or(&all) {
+        Verb::All(rollout) => {
+            return with_cluster(args, &home, |cluster| {
+                let played = scenarios::run(cluster, &scenarios::TestArgs::default())?;
+                Ok(rollout::run(cluster, rollout)? && played)
+            });
+        }
         Verb::Load(load) => load::run(load)?,
         Verb::Balancer(balancer) => rollout::balancer::run(balancer)?,
         Verb::Down { keep } => boot::down(&home, *keep)?,

@@ -166,10 +166,12 @@ fn summary(row: &Row) -> String {
         (Some(why), _) => format!("{what}: not available, {why}"),
         (None, Some(error)) => format!("{what}: did not work, {error}"),
         (None, None) => format!(
-            "{what}: {} of {} requests failed, {} moved, {} after {:.1} s",
+            "{what}: {} of {} requests failed, {} told, {} moved, {} reopened, {} after {:.1} s",
             row.failed,
             row.requests,
+            row.told,
             row.moved,
+            row.reopened,
             row.outcome,
             row.answered_s.unwrap_or_default()
         ),

@@ -4,21 +4,22 @@ use std::fmt::Write;
 
 use crate::row::Row;
 
-const NAMES: [&str; 9] =
-    ["server", "client", "protocol", "requests", "failed", "moved", "exact", "answered", "outcome"];
+const COLUMNS: usize = 10;
+const NAMES: [&str; COLUMNS] =
+    ["server", "client", "protocol", "requests", "failed", "told", "moved", "exact", "answered", "outcome"];
 
 /// The rows as a table, and what its columns mean.
 pub(crate) fn render(rows: &[Row]) -> String {
-    let cells: Vec<[String; 9]> = rows.iter().map(cells).collect();
-    let widths: [usize; 9] = std::array::from_fn(|column| {
+    let cells: Vec<[String; COLUMNS]> = rows.iter().map(cells).collect();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
         let widest = cells.iter().filter(|row| row[3] != "-").map(|row| row[column].len()).max().unwrap_or(0);
         widest.max(NAMES[column].len())
     });
-    let line = |cells: &[String; 9]| {
+    let line = |cells: &[String; COLUMNS]| {
         let mut text = String::new();
         for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
             let _ = match column {
-                3..=7 => write!(text, "{cell:>width$}  "),
+                3..=8 => write!(text, "{cell:>width$}  "),
                 _ => write!(text, "{cell:width$}  "),
             };
         }
@@ -27,7 +28,7 @@ pub(crate) fn render(rows: &[Row]) -> String {
     let mut text = line(&NAMES.map(str::to_owned));
     cells.iter().for_each(|row| text += &line(row));
     for row in rows {
-        for error in &row.errors {
+        if let Some(error) = row.errors.first() {
             let _ = writeln!(text, "\n{} with {}: {error}", row.server, row.client);
         }
     }
@@ -37,9 +38,15 @@ pub(crate) fn render(rows: &[Row]) -> String {
             let _ = write!(text, "\n{}: {note}", row.client);
         }
     }
+    for row in rows {
+        if let Some(gap) = row.gap {
+            let _ = write!(text, "\n{}, a known gap: {gap}", row.server);
+        }
+    }
     text + "
 failed    requests without a complete and right answer; nobody sends one again but those named above
-moved     connections that the other pod accepted while the drain lasted
+told      connections whose client was told to leave; one that comes back to the same pod is told again
+moved     those among them that ended before the hook was answered
 exact     whether every answer was, byte for byte, what it must be
 answered  from the start of the preStop hook to its answer
 "
@@ -47,13 +54,13 @@ answered  from the start of the preStop hook to its answer
 
 /// The same for a document.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    let line = |cells: &[String; 9]| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(&NAMES.map(str::to_owned)) + "|---|---|---|--:|--:|--:|---|--:|---|\n";
+    let line = |cells: &[String; COLUMNS]| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(&NAMES.map(str::to_owned)) + "|---|---|---|--:|--:|--:|--:|---|--:|---|\n";
     rows.iter().for_each(|row| text += &line(&cells(row)));
     text
 }
 
-fn cells(row: &Row) -> [String; 9] {
+fn cells(row: &Row) -> [String; COLUMNS] {
     let [server, client, protocol] = [row.server, row.client, row.protocol].map(str::to_owned);
     let why = match (&row.not_available, &row.error) {
         (Some(why), _) => Some(format!("not available: {why}")),
@@ -61,10 +68,12 @@ fn cells(row: &Row) -> [String; 9] {
         (None, None) => None,
     };
     if let Some(why) = why {
-        return [server, client, protocol, "-".into(), "-".into(), "-".into(), "-".into(), "-".into(), why];
+        let none = || "-".to_owned();
+        return [server, client, protocol, none(), none(), none(), none(), none(), none(), why];
     }
     let exact = row.exact.map_or("-", |exact| if exact { "yes" } else { "NO" });
     let answered = row.answered_s.map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"));
-    let [requests, failed, moved] = [row.requests, row.failed, row.moved].map(|n| n.to_string());
-    [server, client, protocol, requests, failed, moved, exact.into(), answered, row.outcome.clone()]
+    let numbers = [row.requests, row.failed, row.told, row.moved].map(|n| n.to_string());
+    let [requests, failed, told, moved] = numbers;
+    [server, client, protocol, requests, failed, told, moved, exact.into(), answered, row.outcome.clone()]
 }

@@ -27,7 +27,7 @@ pub(crate) struct RolloutArgs {
     /// Every row under every load behind every kind of Service, in both modes of kube-proxy.
     #[arg(long)]
     full: bool,
-    /// Only these rows: none, "sleep 5", "sleep 20", lastcall, "agent absent".
+    /// Only these rows: none, "sleep 5", "sleep 20", lastcall, "with last call", "agent absent".
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     rows: Vec<Row>,
     /// Only loads whose name has this in it.
@@ -74,9 +74,7 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
             trials.into_iter().partition(|trial| trial.row == Row::AgentAbsent);
         for (batch, absent) in batches(&present, false).chain(batches(&absent, true)) {
             let started = Instant::now();
-            if batch.iter().any(|trial| matches!(trial.row, Row::Lastcall | Row::AgentAbsent))
-                && agent.is_none()
-            {
+            if agent.is_none() && (absent || batch.iter().any(|trial| trial.row.needs_agent())) {
                 agent = Some(Agent::install(cluster)?);
             }
             let gone = || match &agent {
@@ -86,7 +84,8 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
             let mut measured = batch::measure(cluster, &pods, batch, gone)?;
             for outcome in &mut measured {
                 outcome.proxy = mode.to_owned();
-                if let (Some(agent), false) = (&agent, absent) {
+                let ours = [Row::Lastcall, Row::LastCall].iter().any(|row| row.to_string() == outcome.name);
+                if let (Some(agent), true) = (&agent, ours) {
                     outcome.hooks = agent.outcomes(&outcome.pods);
                 }
             }

@@ -8,7 +8,7 @@ use super::trial::Outcome;
 pub(super) fn line(outcome: &Outcome) -> String {
     let Outcome { name, load, service, requests, failed, cut, gone_s, hooks, first_failure, error, .. } =
         outcome;
-    let mut text = format!("{load:20} {service:20} {name:13}");
+    let mut text = format!("{load:20} {service:20} {name:14}");
     if let Some(error) = error {
         let _ = write!(text, " {}", error.lines().next().unwrap_or_default());
         return text;
@@ -35,7 +35,7 @@ pub(super) fn render(outcomes: &[Outcome]) -> String {
         of.sort_by_key(|outcome| place(outcome));
         let _ = writeln!(
             text,
-            "kube-proxy {proxy}\n{:20} {:20} {:13} {:>6} {:>6} {:>5} {:>10}  hooks",
+            "kube-proxy {proxy}\n{:20} {:20} {:14} {:>6} {:>6} {:>5} {:>10}  hooks",
             "load", "service", "preStop", "sent", "failed", "cut", "gone after"
         );
         for outcome in of {
@@ -56,11 +56,12 @@ pub(super) fn broken_promises(outcomes: &[Outcome]) -> Vec<String> {
         outcomes.iter().filter(same).find(|o| o.name == name && o.error.is_none())
     };
     let mut broken = Vec::new();
-    for ours in outcomes.iter().filter(|o| o.name == "lastcall" && o.error.is_none()) {
+    let ours = |o: &&Outcome| ["lastcall", "with last call"].contains(&o.name.as_str()) && o.error.is_none();
+    for ours in outcomes.iter().filter(ours) {
         let Some(sleep) = find(ours, "sleep 20") else { continue };
         let cell = format!("{}, {}, {}", ours.load, ours.service, ours.proxy);
         if ours.failed > 0 && sleep.failed == 0 {
-            broken.push(format!("{cell}: lastcall failed {} requests, sleep 20 none", ours.failed));
+            broken.push(format!("{cell}: {} failed {} requests, sleep 20 none", ours.name, ours.failed));
         }
         // Five new connections a second and pod, and nobody who learns late.
         let rate = ours.load.split_once("/s new").and_then(|(rate, _)| rate.parse::<f64>().ok());
@@ -69,7 +70,10 @@ pub(super) fn broken_promises(outcomes: &[Outcome]) -> Vec<String> {
             (busy && !ours.service.contains("Local"), ours.gone_s, sleep.gone_s)
             && ours_s * 5.0 > sleep_s
         {
-            broken.push(format!("{cell}: gone after {ours_s:.1} s, with sleep 20 after {sleep_s:.1} s"));
+            broken.push(format!(
+                "{cell}: {} gone after {ours_s:.1} s, with sleep 20 after {sleep_s:.1} s",
+                ours.name
+            ));
         }
     }
     broken

@@ -15,19 +15,27 @@ pub(crate) enum Row {
     Sleep(u32),
     /// The hook that lastcall answers.
     Lastcall,
-    /// The same hook, and no agent on the node any more.
+    /// The same, and the agent tells clients to leave.
+    LastCall,
+    /// The first hook again, and no agent on the node any more.
     AgentAbsent,
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::None, Self::Sleep(5), Self::Sleep(20), Self::Lastcall, Self::AgentAbsent];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::None, Self::Sleep(5), Self::Sleep(20), Self::Lastcall, Self::LastCall, Self::AgentAbsent];
+
+    /// Whether the agent has to be there.
+    pub(super) fn needs_agent(self) -> bool {
+        matches!(self, Self::Lastcall | Self::LastCall)
+    }
 
     fn hook(self) -> Hook {
         match self {
             Self::None => Hook::None,
             Self::Sleep(seconds) => Hook::Sleep(seconds),
-            Self::Lastcall | Self::AgentAbsent => Hook::Drain(""),
+            Self::Lastcall | Self::AgentAbsent => Hook::Drain("?last-call=off"),
+            Self::LastCall => Hook::Drain("?last-call=http"),
         }
     }
 }
@@ -38,6 +46,7 @@ impl fmt::Display for Row {
             Self::None => f.write_str("none"),
             Self::Sleep(seconds) => write!(f, "sleep {seconds}"),
             Self::Lastcall => f.write_str("lastcall"),
+            Self::LastCall => f.write_str("with last call"),
             Self::AgentAbsent => f.write_str("agent absent"),
         }
     }

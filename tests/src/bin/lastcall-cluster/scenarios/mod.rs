@@ -74,7 +74,8 @@ const SIDE_BY_SIDE: usize = 6;
 
 /// Plays them, says how each went, and whether all went well.
 pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
-    let all = [stops::ALL, kinds::ALL, containers::ALL, node::ALL, absence::ALL];
+    // What stops the API server comes last: others would meet what recovers from it.
+    let all = [stops::ALL, kinds::ALL, containers::ALL, absence::ALL, node::ALL];
     let chosen: Vec<&Scenario> = all
         .into_iter()
         .flatten()
@@ -144,7 +145,13 @@ impl Place<'_> {
         let took = started.elapsed().as_secs_f64();
         match &played {
             Ok(()) => println!("{:45} ok      {took:6.1} s", scenario.name),
-            Err(error) => println!("{:45} FAILED  {took:6.1} s  {error:#}", scenario.name),
+            Err(error) => {
+                println!("{:45} FAILED  {took:6.1} s  {error:#}", scenario.name);
+                match stage.evidence() {
+                    Ok(file) => println!("{:45} evidence in {}", "", file.display()),
+                    Err(error) => println!("{:45} no evidence: {error:#}", ""),
+                }
+            }
         }
         if let Err(error) = stage.close() {
             println!("{:45} cannot be tidied up: {error:#}", scenario.name);

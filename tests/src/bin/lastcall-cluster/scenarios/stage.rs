@@ -1,8 +1,9 @@
 //! What a scenario has to work with: a namespace of its own, in a cluster with an agent.
 
 use std::net::{IpAddr, SocketAddr};
-use std::thread;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 use lastcall_tests::load::Report;
@@ -28,11 +29,36 @@ pub(crate) struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Makes the scenario's namespace, with labels.
+    /// Makes the scenario's namespace, with labels, and waits until pods are admitted to it.
     pub(super) fn open(&self, labels: &Value) -> Result<()> {
         let metadata = json!({ "name": self.namespace, "labels": labels });
-        self.cluster
-            .apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }).to_string())
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata });
+        self.cluster.apply(&namespace.to_string())?;
+        self.kubectl(&["wait", "--for=create", "serviceaccount/default", "--timeout=50s"]).map(drop)
+    }
+
+    /// Writes down what the agent, the kubelet and the API know of a scenario that failed.
+    pub(super) fn evidence(&self) -> Result<PathBuf> {
+        let home = self.cluster.home();
+        let file = home.root().join("evidence").join(format!("{}.txt", self.namespace));
+        fs::create_dir_all(file.parent().context("a folder")?)?;
+        let kubelet = fs::read_to_string(home.log("kubelet")).unwrap_or_default();
+        let hooks = kubelet.lines().filter(|line| {
+            line.contains(self.namespace)
+                && ["reStop", "Killing container", "exited", "reempt", "robe failed"]
+                    .iter()
+                    .any(|w| line.contains(w))
+        });
+        let wide = ["get", "events,pods", "-o", "wide"];
+        let text = format!(
+            "== the agent\n{}\n== events and pods\n{}\n== pods as they were seen\n{:#?}\n== the kubelet\n{}\n",
+            self.agent.log().unwrap_or_default(),
+            self.kubectl(&wide).unwrap_or_else(|error| format!("{error:#}")),
+            self.pods.all().values().filter(|pod| pod.namespace == self.namespace).collect::<Vec<_>>(),
+            hooks.collect::<Vec<_>>().join("\n"),
+        );
+        fs::write(&file, text)?;
+        Ok(file)
     }
 
     /// Ends whatever is left of it, without waiting.

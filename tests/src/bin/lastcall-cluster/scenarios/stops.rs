@@ -152,7 +152,9 @@ fn force(stage: &Stage<'_>) -> Result<()> {
     stage.delete("pod/web", &[])?;
     stage.draining("web")?;
     stage.delete("pod/web", &["--force", "--grace-period=0"])?;
-    stage.ends_as("web", "forced")?;
+    // The grace becomes 0, then the object goes: which of the two the agent hears first is not ours to say.
+    let outcome = stage.outcome("web", SOON)?;
+    ensure!(["forced", "deadline"].contains(&outcome.as_str()), "the drain ended as `{outcome}`");
     between("the cut of the request", ask.cut()?.as_secs_f64(), 0.0, 40.0)
 }
 
@@ -282,7 +284,8 @@ fn preemption(stage: &Stage<'_>) -> Result<()> {
     ask.answered()?;
     let outcome = stage.outcome("victim", SOON)?;
     ensure!(outcome != "restart", "a preemption was taken for a restart");
-    stage.sees(&pod, SOON, "its end", |pod| (pod.object["status"]["phase"] == "Failed").then_some(()))
+    // The app ends well, so its pod does.
+    stage.sees(&pod, SOON, "its end", |pod| (pod.object["status"]["phase"] == "Succeeded").then_some(()))
 }
 
 fn kubectl_drain(stage: &Stage<'_>) -> Result<()> {

@@ -1,0 +1,125 @@
+//! What one drain's task tells: how things stand, the verdict, what came after it, what the last call did.
+//!
+//! In: the task's own view. Out: its progress for the status page, the verdict for everyone who waits, and
+//! happenings for log and metrics.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::{
+        Happened, Verdict,
+        explain::{Circumstance, explain},
+        eyes::link_change,
+        policy::{self, Circumstances, Outcome},
+        verdict,
+    },
+    Task,
+};
+use crate::{contract::Audience, ledger::View, moment::Moment};
+
+/// A pod that is not gone this long after the decision is not going: its links are given back.
+const WATCHED_AFTERWARDS: Duration = Duration::from_secs(600);
+
+impl Task {
+    pub(super) fn conclude(
+        &self,
+        verdict: &policy::Verdict,
+        view: View,
+        circumstances: &Circumstances,
+        now: Moment,
+    ) -> Arc<Verdict> {
+        let settle = policy::settle(&self.drain.contract, circumstances, &view);
+        let settled = settle.settled(circumstances.began, &view);
+        if now >= settled {
+            self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
+        }
+        let (within, to_settle) = (circumstances.deadline.since(circumstances.began), settle.floor);
+        if verdict.outcome == Outcome::Deadline && within < to_settle {
+            self.drain.happened(&Happened::Unfit(to_settle, within));
+        }
+        let unable = self.eyes.cannot_tell();
+        let settled = now >= settled;
+        let told = Circumstance { settle: &settle, settled, view: &view, audience: self.audience, unable };
+        let mut why = explain(verdict, &told);
+        let known = self.facts.as_ref().is_some_and(|f| f.terminating.is_some());
+        if verdict.outcome == Outcome::Deadline && !known && self.stop.bound().is_some() {
+            why = "nobody can tell whether the pod stops or a container restarts".to_owned();
+        }
+        self.publish(&view, circumstances, String::new());
+        // Of use only where a close came last, not a timer.
+        let event = Moment(self.drain.wake.last_event());
+        let close = (self.woken && self.settled_at.is_none_or(|at| event > at)).then(|| now.since(event));
+        verdict::conclude(&self.drain, verdict, &why, view, now, close)
+    }
+
+    /// Counts what the decision did not keep: until the pod is gone.
+    pub(super) async fn afterwards(&mut self, verdict: &Verdict) {
+        let end = verdict.at + WATCHED_AFTERWARDS;
+        let Some(at_verdict) = self.counters() else {
+            tokio::select! {
+                () = self.namespace.gone() => {}
+                // The node's own namespace stays.
+                () = tokio::time::sleep_until(end.instant()) => {}
+                () = self.drain.superseded() => {}
+            }
+            return;
+        };
+        loop {
+            tokio::select! {
+                () = self.namespace.gone() => break,
+                () = tokio::time::sleep_until(end.instant()) => break,
+                () = self.drain.superseded() => break,
+                () = link_change(&mut self.links) => self.eyes.look_at_links(&self.drain).await,
+            }
+        }
+        if let Some(now) = self.counters() {
+            let stayed = self.drain.ledger().stayed();
+            self.count_announced(&now, stayed);
+            self.drain.happened(&Happened::Gone {
+                late: now.new_connections.saturating_sub(at_verdict.new_connections),
+                cut: now.cut.saturating_sub(at_verdict.cut),
+            });
+        }
+    }
+
+    pub(super) fn counters(&self) -> Option<lastcall_ebpf::abi::Pod> {
+        let number = self.eyes.number()?;
+        self.services.observer.as_ref()?.pod(number).ok()
+    }
+
+    /// Begins the last call where a hook has come of which the sources knew nothing. It never ends before
+    /// the drain does: what a joining hook says changes nothing.
+    pub(super) async fn announce(&mut self) {
+        if self.audience == Audience::Nobody {
+            self.audience = self.drain.audience(self.services.last_call, self.facts.as_deref());
+            if self.audience != Audience::Nobody {
+                self.eyes.tell(self.audience);
+                self.eyes.set_ports(&self.drain, self.facts.as_ref().map(|f| &f.ports), &self.listening);
+                self.eyes.announce(&self.drain).await;
+            }
+        }
+        // Nobody waits for a last call that cannot be heard.
+        let heard = if self.eyes.cannot_tell().is_some() { Audience::Nobody } else { self.audience };
+        self.drain.ledger().tell(heard);
+    }
+
+    pub(super) fn count_announced(&mut self, pod: &lastcall_ebpf::abi::Pod, stayed: u64) {
+        if let Some(new) = self.tally.step(pod, stayed) {
+            self.drain.happened(&Happened::Announced(new));
+        }
+    }
+
+    pub(super) fn publish(&self, view: &View, circumstances: &Circumstances, waiting_for: String) {
+        let settle = policy::settle(&self.drain.contract, circumstances, view);
+        self.drain.progress.send_modify(|p| {
+            p.waiting_for = waiting_for;
+            p.settle = settle.to_string();
+            p.audience = self.audience;
+            p.unable = self.eyes.cannot_tell().map(str::to_owned);
+            p.view = Some(*view);
+            p.deadline = Some(circumstances.deadline);
+            p.promise = Some(self.deadline());
+            p.fallback = self.eyes.fallback();
+        });
+    }
+}
