@@ -119,7 +119,7 @@ fn ten_thousand_slices_of_a_hundred_endpoints_in_pages() {
     scenario::run(Family::Ipv4, |node| {
         let [bytes, before, now, most] = measure(node, "all", false, 270 * MB)?;
         ensure!(bytes < 400 * MB, "{bytes}");
-        ensure!(now < before + 100 * MB && most < before + 120 * MB, "{before} {now} {most}");
+        ensure!(now < before + 60 * MB && most < before + 60 * MB, "{before} {now} {most}");
         Ok(())
     });
 }

@@ -122,7 +122,7 @@ fn try_run(row: Row, load: Kind, step: &dyn Fn(&str)) -> Result<Outcome> {
     let node = Node::new()?;
     // As the quick start has it: clients of ports that are called http are told to leave.
     let agent = || {
-        let agent = node.agent().flag("--last-call", "auto").without("--last-call-within");
+        let agent = node.agent().flag("--last-call", "auto").flag("--last-call-within", "2s");
         agent.start().context("start the agent")
     };
     let agent = row.has_agent().then(agent).transpose()?;
