@@ -119,7 +119,7 @@ pub(crate) fn ingress(ctx: &TcContext) -> i32 {
     }
     // SAFETY: a map value that was just looked up.
     let c = unsafe { &mut *entry };
-    if c.told_at != 0 {
+    if c.told_at != 0 || !is_turn(number, run.key.peer_port) {
         return NEXT;
     }
     match wanted(skb, run, c, config) {
@@ -128,6 +128,17 @@ pub(crate) fn ingress(ctx: &TcContext) -> i32 {
         Err(None) => {}
     }
     NEXT
+}
+
+/// Is it this client's turn, of those of its pod?
+#[inline(always)]
+fn is_turn(pod: u32, peer_port: u16) -> bool {
+    let Some(pod) = PODS.get_ptr_mut(&pod) else { return false };
+    // SAFETY: fields that the agent has written once; the time has no preconditions.
+    unsafe {
+        let since = helpers::bpf_ktime_get_ns().saturating_sub((*pod).began);
+        announce::is_turn(peer_port, since, (*pod).told_within)
+    }
 }
 
 #[inline(always)]

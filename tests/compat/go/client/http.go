@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 )
 
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -42,8 +43,17 @@ func h2c() []call {
 
 func post(client *http.Client, body []byte) ([]byte, error) {
 	request, err := http.NewRequest("POST", "http://"+*target+*path, bytes.NewReader(body))
+	if *get {
+		request, err = http.NewRequest("GET", "http://"+*target+*path, nil)
+	}
 	if err != nil {
 		return nil, err
+	}
+	// net/http sends a GET again by itself; here that is a failure.
+	sent := 0
+	if *protocol == "h1" {
+		trace := &httptrace.ClientTrace{WroteHeaders: func() { sent++ }}
+		request = request.WithContext(httptrace.WithClientTrace(request.Context(), trace))
 	}
 	// Without it net/http cannot send the body a second time, so it does not try. Over HTTP/2 it does so
 	// only with what the server has said that it did not look at, or what was never sent at all.
@@ -59,6 +69,9 @@ func post(client *http.Client, body []byte) ([]byte, error) {
 		closes.Add(1)
 	}
 	answer, err := io.ReadAll(response.Body)
+	if err == nil && sent > 1 {
+		err = fmt.Errorf("it took %d requests", sent)
+	}
 	if err == nil && response.StatusCode != http.StatusOK {
 		err = fmt.Errorf("status %s", response.Status)
 	}

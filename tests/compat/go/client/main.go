@@ -36,6 +36,7 @@ var (
 	connections = flag.Int("connections", 64, "how many connections")
 	streams     = flag.Int("streams", 4, "h2c, grpc: how many requests at once on each")
 	expect      = flag.String("expect", "", "a file with what the answers must be; without it, the request's body")
+	get         = flag.Bool("get", false, "h1: GET instead of POST")
 	small       = flag.Bool("small", false, "small requests only, for servers that do not read them")
 	timeout     = flag.Duration("timeout", 10*time.Second, "a request without a complete answer by then has failed")
 	most        = flag.Duration("most", 2*time.Minute, "the end, even if nobody asks for it")

@@ -219,6 +219,9 @@ fn go(server: &Server, place: &Place<'_>, target: &str) -> Result<Vec<String>> {
     if let Some(expected) = expected(server) {
         command.extend(words(&["-small", "-path", "/file", "-expect", &place.write("expected", expected)?]));
     }
+    if server.get {
+        command.push("-get".to_owned());
+    }
     if server.answer == Answer::Large {
         command.extend(words(&["-connections", "8"]));
     }

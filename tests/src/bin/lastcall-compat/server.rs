@@ -80,6 +80,10 @@ pub(crate) struct Server {
     pub(crate) kit: Kit,
     pub(crate) protocol: Protocol,
     pub(crate) answer: Answer,
+    /// Asked by GET instead of POST.
+    pub(crate) get: bool,
+    /// Why some of its clients are not told, and what they ask for is lost.
+    pub(crate) gap: Option<&'static str>,
     /// The pod has an app behind it.
     pub(crate) is_proxy: bool,
     /// Writes what it needs into its place; its command line.
@@ -92,11 +96,20 @@ const fn echo(
     protocol: Protocol,
     command: fn(&Place<'_>) -> Result<Vec<String>>,
 ) -> Server {
-    Server { name, kit, protocol, answer: Answer::Echo, is_proxy: false, command }
+    Server { name, kit, protocol, answer: Answer::Echo, get: false, gap: None, is_proxy: false, command }
 }
 
 const fn file(name: &'static str, answer: Answer, command: fn(&Place<'_>) -> Result<Vec<String>>) -> Server {
-    Server { name, kit: Kit::Debian, protocol: Protocol::H1, answer, is_proxy: false, command }
+    Server {
+        name,
+        kit: Kit::Debian,
+        protocol: Protocol::H1,
+        answer,
+        get: false,
+        gap: None,
+        is_proxy: false,
+        command,
+    }
 }
 
 const fn proxy(name: &'static str, command: fn(&Place<'_>) -> Result<Vec<String>>) -> Server {
@@ -104,7 +117,7 @@ const fn proxy(name: &'static str, command: fn(&Place<'_>) -> Result<Vec<String>
 }
 
 /// All of them.
-pub(crate) const ALL: [Server; 18] = [
+pub(crate) const ALL: [Server; 19] = [
     echo("go", Kit::Go, Protocol::H1, |place| go(place, "h1")),
     echo("go-h2c", Kit::Go, Protocol::H2c, |place| go(place, "h2c")),
     echo("grpc-go", Kit::Go, Protocol::Grpc, |place| go(place, "grpc")),
@@ -128,6 +141,12 @@ pub(crate) const ALL: [Server; 18] = [
     }),
     echo("jdk", Kit::Java, Protocol::H1, |place| java(place, "JdkServer")),
     echo("jetty", Kit::Java, Protocol::H1, |place| java(place, "JettyServer")),
+    Server {
+        gap: Some("a connection on which an answer began before its request had ended is not told"),
+        ..echo("jetty-duplex", Kit::Java, Protocol::H1, |place| {
+            java(place, "JettyServer").map(|command| [command, words(&["duplex"])].concat())
+        })
+    },
     echo("axum", Kit::Rust, Protocol::H1, |place| rust(place, "axum")),
     echo("axum-h2c", Kit::Rust, Protocol::H2c, |place| rust(place, "axum")),
     echo("tonic", Kit::Rust, Protocol::Grpc, |place| rust(place, "tonic")),
@@ -139,7 +158,8 @@ pub(crate) const ALL: [Server; 18] = [
     }),
     proxy("haproxy", |place| haproxy(place, &format!("0.0.0.0:{PORT}"), &format!("127.0.0.1:{APP_PORT}"))),
     file("apache", Answer::Small, apache),
-    file("lighttpd", Answer::Small, lighttpd),
+    // It closes after each POST of a file.
+    Server { get: true, ..file("lighttpd", Answer::Small, lighttpd) },
 ];
 
 /// The small file: with what looks like the start of a message.
@@ -222,7 +242,8 @@ pub(crate) fn haproxy(place: &Place<'_>, listen: &str, to: &str) -> Result<Vec<S
     Ok(command)
 }
 
-/// Apache httpd with the event MPM and its own limits.
+/// Apache httpd with the event MPM and its own limits, but for its threads: where it has fewer than there are
+/// connections, or ends some that are idle, it closes kept connections without a word.
 fn apache(place: &Place<'_>) -> Result<Vec<String>> {
     place.write("www/file", small_file())?;
     let (dir, modules) = (&place.inside, place.kits.debian("usr/lib/apache2/modules")?);
@@ -233,6 +254,7 @@ fn apache(place: &Place<'_>) -> Result<Vec<String>> {
              User www-data\nGroup www-data\nErrorLog /dev/stderr\n\
              Timeout 300\nKeepAlive On\nMaxKeepAliveRequests 100\nKeepAliveTimeout 5\n\
              LoadModule mpm_event_module {modules}/mod_mpm_event.so\n\
+             ThreadLimit 128\nThreadsPerChild 128\nMaxRequestWorkers 512\nStartServers 1\nMinSpareThreads 1\nMaxSpareThreads 512\n\
              LoadModule authz_core_module {modules}/mod_authz_core.so\n\
              DocumentRoot {dir}/www\n<Directory {dir}/www>\n  Require all granted\n</Directory>\n"
         ),

@@ -38,6 +38,11 @@ pub(crate) fn render(rows: &[Row]) -> String {
             let _ = write!(text, "\n{}: {note}", row.client);
         }
     }
+    for row in rows {
+        if let Some(gap) = row.gap {
+            let _ = write!(text, "\n{}, a known gap: {gap}", row.server);
+        }
+    }
     text + "
 failed    requests without a complete and right answer; nobody sends one again but those named above
 told      connections whose client was told to leave; one that comes back to the same pod is told again
