@@ -6,7 +6,7 @@
 
 /// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
 /// an agent never reads another version's bytes.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps and programs in the kernel object, once for both sides.
 pub mod names {
@@ -345,6 +345,11 @@ pub struct Pod {
     pub left: [u64; told::LEN],
     /// How long they took from the announcement to their end, added up, nanoseconds, by [`told`].
     pub left_ns: [u64; told::LEN],
+    /// When its drain began. Written once, by the agent.
+    pub began: u64,
+    /// Its clients are told to leave one after another, in so many nanoseconds from then on. Written once, by
+    /// the agent.
+    pub told_within: u64,
     /// 1: the next removal sends an [`Edge`] and disarms. Set by [`command::ARM`].
     pub armed: u32,
     /// Zero.
@@ -645,7 +650,7 @@ pub const fn path_hash_step(hash: u32, byte: u8) -> u32 {
 const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<Connection>() == 176);
-    assert!(size_of::<Pod>() == 152);
+    assert!(size_of::<Pod>() == 168);
     assert!(size_of::<Command>() == 56);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<Port>() == 4);

@@ -213,6 +213,20 @@ impl Reader {
     }
 }
 
+/// In how many turns the clients of a pod are told to leave.
+const TURNS: u64 = 16;
+
+/// Is it the turn of a client with this port, `since` the drain began? All have had theirs after `within`.
+///
+/// All at once they would be back at once, at whatever pod routing still names, this one among them; and when
+/// routing has turned there would be nobody left whose staying away shows it. Ports are dealt by each client's
+/// kernel, some of them only even ones: so by a product (Fibonacci hashing), not by their last bits.
+#[inline(always)]
+pub fn is_turn(peer_port: u16, since: u64, within: u64) -> bool {
+    let turn = u64::from(u32::from(peer_port).wrapping_mul(0x9e37_79b1) >> 28);
+    since >= turn * (within / TURNS)
+}
+
 #[inline(always)]
 fn get(field: &u32) -> u32 {
     // SAFETY: a reference.

@@ -119,7 +119,7 @@ pub(crate) fn ingress(ctx: &TcContext) -> i32 {
     }
     // SAFETY: a map value that was just looked up.
     let c = unsafe { &mut *entry };
-    if c.told_at != 0 {
+    if c.told_at != 0 || !is_turn(number, run.key.peer_port) {
         return NEXT;
     }
     match wanted(skb, run, c, config) {
@@ -128,6 +128,17 @@ pub(crate) fn ingress(ctx: &TcContext) -> i32 {
         Err(None) => {}
     }
     NEXT
+}
+
+/// Is it this client's turn, of those of its pod?
+#[inline(always)]
+fn is_turn(pod: u32, peer_port: u16) -> bool {
+    let Some(pod) = PODS.get_ptr_mut(&pod) else { return false };
+    // SAFETY: fields that the agent has written once; the time has no preconditions.
+    unsafe {
+        let since = helpers::bpf_ktime_get_ns().saturating_sub((*pod).began);
+        announce::is_turn(peer_port, since, (*pod).told_within)
+    }
 }
 
 #[inline(always)]
@@ -194,8 +205,13 @@ fn insert_socket(run: &mut Scratch, c: &Connection, config: LastCallConfig, sk: 
     // SAFETY: a socket's storage that was just looked up. A message that is being looked at meanwhile
     // finds another turn, and is left alone.
     unsafe {
-        if (*s).key.pod == run.key.pod && (*s).phase == phase::NEVER {
-            return outcome::UPGRADED;
+        if (*s).key.pod == run.key.pod {
+            match (*s).phase {
+                phase::NEVER => return outcome::UPGRADED,
+                // Told, though nobody has seen the answer leave: egress may be detached already.
+                phase::PUT => return outcome::ALREADY_IN,
+                _ => {}
+            }
         }
         (*s).phase = phase::NONE;
         (*s).turns = (*s).turns.wrapping_add(1);

@@ -123,6 +123,8 @@ pub struct Config {
     pub contract: Contract,
     /// Whose clients may be told to leave.
     pub last_call: Calls,
+    /// How long it takes until each of a pod's clients has had its turn to be told.
+    pub told_within: std::time::Duration,
     /// Sources that do not keep a pod unsettled.
     pub ignore_sources: Vec<IpNet>,
     /// Paths of health checks.
@@ -197,6 +199,7 @@ impl Config {
                 last_call: LastCall::Default,
             },
             last_call: typed.last_call,
+            told_within: typed.last_call_within,
             ignore_sources: args.observer.ignore_sources.clone(),
             health_paths,
             attach: args.observer.attach,

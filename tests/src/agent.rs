@@ -62,6 +62,8 @@ impl AgentBuilder {
             .flag("--cgroup-root", &host.cgroup().path().to_string_lossy())
             .flag("--kubelet-cgroup", &kubelet.cgroup().to_string_lossy())
             .flag("--hook-port", &HOOK_PORT.to_string())
+            // Most tests look at the next answer, whichever client's it is.
+            .flag("--last-call-within", "0s")
             .flag("--metrics-address", &format!("127.0.0.1:{METRICS_PORT}"))
             .flags_of_the_run()
     }
@@ -236,6 +238,16 @@ impl Agent {
     /// The exit code, if it ends within `timeout` and not by a signal.
     pub fn exit_code_within(&self, timeout: Duration) -> Option<i32> {
         self.process.exit_code_within(timeout)
+    }
+
+    /// Resident memory in bytes: now, and the most that it ever was.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let field = |name: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such field")?;
+            Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        };
+        Ok((field("VmRSS:")?, field("VmHWM:")?))
     }
 
     /// Waits for a line of the log that contains `text`.

@@ -68,13 +68,11 @@ fn killed(node: &Node) -> Result<()> {
     let pod = node.pod("web").port("http", PORT).hook(hook).grace(900).start()?;
     let server = pod.listen(PORT)?;
     let client = node.client()?;
-    let mut stop_of_pod = None;
+    // No kubelet: a call of its might find each agent in the wrong moment, and the pod would end.
+    node.cluster().mark_deleted(pod.name(), None)?;
     let told = AtomicU32::new(0);
     for kill in 0..KILLS {
         let agent = node.agent().start()?;
-        if stop_of_pod.is_none() {
-            stop_of_pod = Some(node.kubelet().delete(&pod)?);
-        }
         agent.watches(&pod)?;
         let mut talks: Vec<Talk> = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -88,7 +86,12 @@ fn killed(node: &Node) -> Result<()> {
                 .enumerate()
                 .map(|(i, talk)| {
                     let (stop, seed) = (&stop, u64::from(kill) << 32 | i as u64);
-                    scope.spawn(move || talk.run(stop, seed))
+                    // One after the other: whenever the programs go, some of them are at every point.
+                    let later = Duration::from_micros(i as u64 * 600);
+                    scope.spawn(move || {
+                        std::thread::sleep(later);
+                        talk.run(stop, seed)
+                    })
                 })
                 .collect();
             // Another moment each time: at once, and some milliseconds later each.

@@ -85,3 +85,17 @@ proptest! {
         prop_assert_eq!(place(text.as_bytes()), Ok(Some(text.len())));
     }
 }
+
+#[test]
+fn clients_have_their_turns_one_after_another() {
+    const WITHIN: u64 = 1600;
+    // As one client's kernel deals ports: every second one.
+    let ports: Vec<u16> = (32_768..33_368).step_by(2).collect();
+    let told = |since| ports.iter().filter(|p| is_turn(**p, since, WITHIN)).count();
+    assert_eq!(told(WITHIN), ports.len(), "nobody waits for longer");
+    for tenth in 0..10 {
+        let (now, even) = (told(160 * tenth), ports.len() * tenth as usize / 10);
+        assert!(now.abs_diff(even) <= ports.len() / 10, "{now} of {} after {tenth} tenths", ports.len());
+    }
+    assert!(ports.iter().all(|p| is_turn(*p, 0, 0)), "at once, where nobody wants turns");
+}

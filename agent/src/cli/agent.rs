@@ -184,6 +184,15 @@ pub struct ContractArgs {
     /// at all of its pod's ports, last-call=off keeps it away; off always wins.
     #[arg(long, value_name = "WHEN", env = "LASTCALL_LAST_CALL", default_value = "asked")]
     pub last_call: Calls,
+
+    /// Within what time of its end all of a pod's clients have had their turn to be told
+    ///
+    /// One after another, so that they do not all open new connections at once, and so that some are left
+    /// whose staying away shows that routing has turned. At most an eighth of the pod's grace. 0s: all at
+    /// once, with their next answers.
+    #[arg(long, value_name = "DURATION", env = "LASTCALL_LAST_CALL_WITHIN", default_value = "2s",
+          value_parser = parse::duration)]
+    pub last_call_within: Duration,
 }
 
 /// What is seen of connections, and how.

@@ -125,6 +125,14 @@ impl Eyes {
         }
     }
 
+    /// How long it takes until each client has had its turn to be told: of a short grace, a small part.
+    fn told_within(&self, drain: &Drain) -> Duration {
+        let facts = drain.identity().facts;
+        let deletion = facts.as_ref().and_then(|f| f.terminating.as_ref()?.grace);
+        let grace = deletion.or(facts.as_ref().and_then(|f| f.termination_grace));
+        self.services.told_within.min(grace.unwrap_or(self.services.bounds.default_grace) / 8)
+    }
+
     /// Attaches to links that are new, and tracks addresses that are new. Called at the start and
     /// whenever a link or address of the namespace changes.
     pub(super) async fn look_at_links(&mut self, drain: &Drain) {
@@ -139,7 +147,7 @@ impl Eyes {
         let addresses: BTreeSet<IpAddr> =
             links.iter().flat_map(|l| l.addresses.iter().copied()).filter(|a| counts(*a)).collect();
         match self.number {
-            None => match observer.track(&addresses) {
+            None => match observer.track(&addresses, self.told_within(drain)) {
                 Ok(number) => {
                     self.services.wakes().insert(number, Arc::clone(&drain.wake));
                     self.number = Some(number);

@@ -138,8 +138,19 @@ impl Drains {
         facts: Option<Arc<PodFacts>>,
         address: Option<IpAddr>,
     ) -> Arc<Drain> {
-        let addresses = address.iter().chain(facts.iter().flat_map(|f| &f.addresses)).copied().collect();
-        let before = running.iter().rev().find(|d| !d.identity().addresses.is_disjoint(&addresses)).cloned();
+        let addresses: BTreeSet<IpAddr> =
+            address.iter().chain(facts.iter().flat_map(|f| &f.addresses)).copied().collect();
+        // Pods that share the node's addresses have nothing else of each other's.
+        let on_node = |facts: Option<&PodFacts>| facts.is_some_and(|facts| facts.host_network);
+        let shared = on_node(facts.as_deref());
+        let earlier = |d: &Arc<Drain>| {
+            let other = d.identity();
+            let by_name = facts
+                .as_ref()
+                .is_some_and(|facts| other.facts.as_ref().is_some_and(|others| others.name == facts.name));
+            by_name || !shared && !on_node(other.facts.as_deref()) && !other.addresses.is_disjoint(&addresses)
+        };
+        let before = running.iter().rev().find(|d| earlier(d)).cloned();
         let drain = Arc::new(Drain::new(began, contract, Arc::clone(&self.services.listener), before));
         drain.learn(facts, address);
         running.push(Arc::clone(&drain));
@@ -171,6 +182,7 @@ fn same(drain: &Drain, name: Option<&PodName>, uid: &str, addresses: &BTreeSet<I
             facts.name == *name && (facts.uid.is_empty() || uid.is_empty() || facts.uid == uid)
         }
         // One side has only an address: pods of one node share none, but for the node's own.
+        (Some(facts), None) if facts.host_network => false,
         _ => !identity.addresses.is_disjoint(addresses),
     }
 }

@@ -66,6 +66,8 @@ pub struct Services {
     pub bounds: Bounds,
     /// Whose clients may be told to leave.
     pub last_call: Calls,
+    /// How long it takes until each of a pod's clients has had its turn to be told.
+    pub told_within: Duration,
     /// Told of everything that happens.
     pub listener: Listener,
     /// Whom to wake at an edge event of a pod.

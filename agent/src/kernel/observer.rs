@@ -8,6 +8,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use aya::{
@@ -111,11 +112,14 @@ impl Observer {
     /// Starts to look at a pod: from here on its packets count, wherever a program sees them.
     ///
     /// An address that another draining pod has already (two networks with the same range) makes
-    /// this fail: that pod is polled instead.
-    pub fn track(&self, addresses: &BTreeSet<IpAddr>) -> Result<PodNumber, Error> {
+    /// this fail: that pod is polled instead. `told_within`: how long it takes until all its clients may have
+    /// been told to leave.
+    pub fn track(&self, addresses: &BTreeSet<IpAddr>, told_within: Duration) -> Result<PodNumber, Error> {
         let number = PodNumber(self.next.fetch_add(1, Ordering::Relaxed));
         let mut maps = self.maps();
-        maps.pods.insert(number.0, Pod::default(), 0).map_err(map_error("insert into", names::PODS))?;
+        let told_within = u64::try_from(told_within.as_nanos()).unwrap_or(u64::MAX);
+        let pod = Pod { began: Moment::now().0, told_within, ..Pod::default() };
+        maps.pods.insert(number.0, pod, 0).map_err(map_error("insert into", names::PODS))?;
         let mut done = Vec::new();
         for &ip in addresses {
             // BPF_NOEXIST

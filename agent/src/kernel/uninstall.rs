@@ -5,6 +5,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -36,11 +37,17 @@ pub fn remove_pins(bpf_dir: &Path) -> Result<Vec<PathBuf>, Error> {
         fs::remove_dir(&folder).map_err(failed("remove the folder", &folder))?;
         removed.push(folder);
     }
-    // Others' things in it, or a mount on it, are reasons to leave it.
-    if fs::remove_dir(bpf_dir).is_ok() {
+    // Others' things in it are a reason to leave it, and so is a mount on it: where that is another
+    // namespace's, the kernel would take the mount away with the folder.
+    if !is_mount(bpf_dir) && fs::remove_dir(bpf_dir).is_ok() {
         removed.push(bpf_dir.to_owned());
     }
     Ok(removed)
+}
+
+fn is_mount(folder: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
+    folder.parent().and_then(device) != device(folder)
 }
 
 /// Links have the name of their program, maps are in capitals.

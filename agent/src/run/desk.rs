@@ -1,6 +1,7 @@
 //! The answering side of the hook: which drain a call waits for, and what it is told.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -16,6 +17,7 @@ use crate::{
     hook::{
         answer::{Answer, Outcome, Remained, Reply, Told},
         desk::{Call, Callee, Desk, StatusRequest},
+        identity::Workload,
     },
     kernel::Hook,
     moment::Moment,
@@ -46,17 +48,9 @@ impl NodeDesk {
     /// Which drains the call waits for; `Err` says why there is none.
     fn find(&self, call: &Call) -> Result<Vec<Arc<Drain>>, String> {
         let cluster = &self.drains.services().cluster;
-        let asked = |address: Option<IpAddr>, facts: Option<Arc<PodFacts>>| registry::Asked {
-            address,
-            facts,
-            contract: call.contract.clone(),
-            began: call.began,
-            // A path may be anybody's: only what the kubelet waits for was promised to it.
-            deadline: call.deadline.filter(|_| call.from_kubelet),
-        };
         match &call.callee {
             Callee::Dialled { pod: Some(address), .. } => {
-                Ok(vec![self.drains.asked(asked(Some(*address), cluster.by_address(*address)))])
+                Ok(vec![self.drains.asked(asked(call, Some(*address), cluster.by_address(*address)))])
             }
             Callee::Dialled { pod: None, .. } => {
                 Err("which pod was dialled is not known any more".to_owned())
@@ -70,28 +64,14 @@ impl NodeDesk {
                 }
                 match facts {
                     Some(facts) if call.from_kubelet && facts.host_network && !facts.hooks.is_empty() => {
-                        Ok(vec![self.drains.asked(asked(None, Some(facts)))])
+                        Ok(vec![self.drains.asked(asked(call, None, Some(facts)))])
                     }
                     Some(_) => Err(format!("{name} does not drain, and only its own hook starts its drain")),
                     None => Err(format!("no pod {name} on this node")),
                 }
             }
             Callee::Workload(workload) => {
-                let mut pods = cluster.snapshot();
-                pods.retain(|pod| {
-                    workload.has(pod) && pod.host_network && !pod.hooks.is_empty() && !pod.finished
-                });
-                // Where none is Terminating, one of them stops and nobody can tell which: all are waited for.
-                if pods.iter().any(|pod| pod.terminating.is_some()) {
-                    pods.retain(|pod| pod.terminating.is_some());
-                }
-                let drains: Vec<_> = pods
-                    .into_iter()
-                    .filter_map(|pod| match self.drains.find(Some(&pod.name), &pod.uid, &pod.addresses) {
-                        None if call.from_kubelet => Some(self.drains.asked(asked(None, Some(pod)))),
-                        running => running,
-                    })
-                    .collect();
+                let drains = self.drains_of(workload, call, &BTreeSet::new());
                 if drains.is_empty() {
                     return Err(format!(
                         "no hostNetwork pod of {workload} with the hook drains on this node"
@@ -104,6 +84,23 @@ impl NodeDesk {
 }
 
 impl NodeDesk {
+    /// The drains of a workload's pods here that stop, but of those `without`, by UID. Where none is
+    /// Terminating, one of them stops and nobody can tell which: all.
+    fn drains_of(&self, workload: &Workload, call: &Call, without: &BTreeSet<String>) -> Vec<Arc<Drain>> {
+        let mut pods = self.drains.services().cluster.snapshot();
+        pods.retain(|pod| workload.has(pod) && pod.host_network && !pod.hooks.is_empty() && !pod.finished);
+        if pods.iter().any(|pod| pod.terminating.is_some()) {
+            pods.retain(|pod| pod.terminating.is_some());
+        }
+        pods.retain(|pod| !without.contains(&pod.uid));
+        let drain_of = |pod: Arc<PodFacts>| match self.drains.find(Some(&pod.name), &pod.uid, &pod.addresses)
+        {
+            None if call.from_kubelet => Some(self.drains.asked(asked(call, None, Some(pod)))),
+            running => running,
+        };
+        pods.into_iter().filter_map(drain_of).collect()
+    }
+
     /// The same, where the caller is the kubelet with patience: an answer at once would be SIGTERM at once
     /// for some pod, and the source may not have told of it yet.
     async fn found(&self, call: &Call) -> Result<Vec<Arc<Drain>>, String> {
@@ -128,7 +125,7 @@ impl NodeDesk {
     /// the source may have told of the other first. The one that ended worst tells how it went.
     async fn slowest(&self, call: &Call, mut drains: Vec<Arc<Drain>>) -> Arc<Drain> {
         let mut worst: Option<(Arc<Drain>, u8)> = None;
-        let mut waited_for: Vec<Arc<Drain>> = Vec::new();
+        let mut waited_for = BTreeSet::new();
         while let Some(drain) = drains.pop() {
             let verdict = drain.verdict();
             tokio::pin!(verdict);
@@ -140,7 +137,7 @@ impl NodeDesk {
                     verdict.await
                 }
             };
-            waited_for.push(Arc::clone(&drain));
+            waited_for.extend(drain.identity().facts.map(|pod| pod.uid.clone()));
             let badness = match verdict.outcome {
                 policy::Outcome::Deadline => 4,
                 policy::Outcome::Busy => 3,
@@ -151,10 +148,8 @@ impl NodeDesk {
             if worst.as_ref().is_none_or(|(_, before)| badness > *before) {
                 worst = Some((Arc::clone(&drain), badness));
             }
-            if drains.is_empty() && matches!(call.callee, Callee::Workload(_)) {
-                let now = self.find(call).unwrap_or_default();
-                drains = now;
-                drains.retain(|drain| !waited_for.iter().any(|other| Arc::ptr_eq(other, drain)));
+            if let (true, Callee::Workload(workload)) = (drains.is_empty(), &call.callee) {
+                drains = self.drains_of(workload, call, &waited_for);
                 drains.retain(|drain| drain.identity().facts.is_some_and(|pod| pod.terminating.is_some()));
             }
         }
@@ -204,6 +199,17 @@ impl Desk for NodeDesk {
             Some(reply) => reply,
             None => Reply::refused(StatusCode::NOT_FOUND, "no such pod drains on this node"),
         }
+    }
+}
+
+fn asked(call: &Call, address: Option<IpAddr>, facts: Option<Arc<PodFacts>>) -> registry::Asked {
+    registry::Asked {
+        address,
+        facts,
+        contract: call.contract.clone(),
+        began: call.began,
+        // A path may be anybody's: only what the kubelet waits for was promised to it.
+        deadline: call.deadline.filter(|_| call.from_kubelet),
     }
 }
 

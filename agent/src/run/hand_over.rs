@@ -25,10 +25,10 @@ pub(super) async fn bind(address: SocketAddr, patience: Duration) -> Result<Opti
     if !taken || patience.is_zero() {
         return first.map(Some);
     }
-    tracing::info!(%address, "another agent is still here: waiting for its end");
     // As a container's first process this one is ended by no signal that it does not ask for.
     let ends = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [Ok(mut terminate), Ok(mut interrupt)] = ends else { return first.map(Some) };
+    tracing::info!(%address, "another agent is still here: waiting for its end");
     let until = Instant::now() + patience;
     loop {
         tokio::select! {

@@ -153,6 +153,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         contract: config.contract.clone(),
         bounds: config.bounds.clone(),
         last_call: config.last_call,
+        told_within: config.told_within,
         listener: told.listener(),
         wakes: Services::no_wakes(),
     });

@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::Command,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -98,7 +99,7 @@ pub(crate) fn with_pins(test: impl FnOnce(&Path) + Send) {
 impl Bench {
     fn new(observer: Observer, edges: RingBuf<MapData>, pins: &Path) -> Self {
         let addresses: BTreeSet<IpAddr> = [POD, POD6].map(|a| a.parse().expect("an address")).into();
-        let pod = observer.track(&addresses).expect("track the pod");
+        let pod = observer.track(&addresses, Duration::ZERO).expect("track the pod");
         let port = |port, protocol, speaks, settles| {
             (
                 PortKey { pod: 0, port, protocol, pad: 0 },

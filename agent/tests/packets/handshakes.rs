@@ -1,6 +1,9 @@
 //! When an entry is made and when it goes.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use aya::maps::{HashMap, Map, MapData};
 use lastcall_agent::kernel::observer::{Direction, address};
@@ -142,7 +145,7 @@ fn a_connection_older_than_the_attach_is_found_by_its_socket() {
         let local = listener.local_addr().expect("an address");
         let client = TcpStream::connect(local).expect("connect");
         let peer = client.local_addr().expect("an address");
-        let pod = bench.observer.track(&[local.ip()].into()).expect("track");
+        let pod = bench.observer.track(&[local.ip()].into(), Duration::ZERO).expect("track");
         let key = lastcall_ebpf::abi::PortKey { pod: 0, port: local.port(), protocol: 6, pad: 0 };
         bench.observer.set_ports(pod, [(key, lastcall_ebpf::abi::Port::default())]).expect("set the port");
         bench.pod = pod;

@@ -69,6 +69,13 @@ impl Store {
         object
     }
 
+    /// An object as text, which says `version` as its resourceVersion. Too many of them to be news.
+    pub(super) fn fill(&mut self, key: Key, text: impl FnOnce(u64) -> String) {
+        self.version += 1;
+        let object = Object { text: text(self.version).into(), fields: BTreeMap::new() };
+        self.objects.insert(key, object);
+    }
+
     pub(super) fn delete(&mut self, key: &Key) {
         let Some(object) = self.objects.remove(key) else { return };
         self.version += 1;

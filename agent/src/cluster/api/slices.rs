@@ -34,6 +34,9 @@ const KEPT: Duration = Duration::from_secs(60);
 /// A Service that could not be had is asked for again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Slices a page: a page is in memory as text, and a slice can be 35 kB of it.
+const PAGE: u32 = 100;
+
 /// Which EndpointSlices are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -146,7 +149,7 @@ impl Slices {
 
 /// All slices of the cluster, one by one where the server can stream a list, else in pages.
 async fn all(client: Client, beside: Told) {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let api = || Api::all(client.clone());
     let streamed = config.clone().streaming_lists();
     if follow::<EndpointSlice>(api(), streamed, None, &beside.cluster, &beside).await.is_err() {

@@ -175,6 +175,6 @@ impl Line {
     }
 
     fn ends(&self) -> bool {
-        self.message == "drain ends"
+        self.message.starts_with("drain ends")
     }
 }

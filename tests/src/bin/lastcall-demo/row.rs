@@ -121,7 +121,10 @@ fn try_run(row: Row, load: Kind, step: &dyn Fn(&str)) -> Result<Outcome> {
     step("building a node");
     let node = Node::new()?;
     // As the quick start has it: clients of ports that are called http are told to leave.
-    let agent = || node.agent().flag("--last-call", "auto").start().context("start the agent");
+    let agent = || {
+        let agent = node.agent().flag("--last-call", "auto").flag("--last-call-within", "2s");
+        agent.start().context("start the agent")
+    };
     let agent = row.has_agent().then(agent).transpose()?;
     let service = node.service("web").port("http", 80, PORT).start()?;
     let pod = |name: &str| node.pod(name).of("web").http(PORT).hook(row.hook()).start();

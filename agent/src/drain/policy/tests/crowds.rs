@@ -34,6 +34,7 @@ struct Crowd {
 fn ends(crowd: Crowd) -> (Outcome, usize, f64) {
     let mut world = World::new(Moment(1_000_000_000_000), false, 64, false);
     world.tells = crowd.tells;
+    world.recognised = true;
     for i in 0..CLIENTS {
         world.opens(HTTP, None);
         world.asks(i, true);

@@ -75,8 +75,10 @@ pub(super) struct World {
     cookies: u64,
     /// Answers are sent in one piece: what the fallback cannot see is not asked of it.
     whole_answers: bool,
-    /// Each answer to a request that the program saw tells its client to leave.
+    /// Each answer but the first two tells its client to leave.
     pub tells: bool,
+    /// The answers that the program saw name their protocol.
+    pub recognised: bool,
     half_dump: Option<(Moment, Vec<Socket>, u64)>,
 }
 
@@ -92,6 +94,7 @@ impl World {
             cookies: 100,
             whole_answers,
             tells: false,
+            recognised: false,
             half_dump: None,
         }
     }
@@ -272,7 +275,11 @@ impl World {
         let unseen = self.attached && c.entry.is_none() && !self.has_room();
         let pieces = if self.whole_answers || unseen { 1 } else { pieces.max(1) };
         let followed = c.followed;
-        let told_at = if self.tells && followed { self.now.0 } else { 0 };
+        // The kernel is certain where an answer begins once it has seen a whole exchange, and the first was
+        // under way when it began to look.
+        let whole = followed && c.entry.is_some_and(|e| e.exchanges > 1);
+        let recognised = self.recognised;
+        let told_at = if self.tells && whole { self.now.0 } else { 0 };
         self.conns[i].unanswered = false;
         self.conns[i].to_send = pieces;
         if let Some(e) = self.leaves(i) {
@@ -283,6 +290,9 @@ impl World {
             }
             if followed {
                 e.flags |= flag::RESPONSE_LENGTH | flag::BOUNDARY;
+                if recognised {
+                    e.protocol = protocol::HTTP1;
+                }
                 e.response_end = e.out_end.wrapping_add(100 * u32::from(pieces));
             }
         }

@@ -78,3 +78,32 @@ pub(super) fn broken_promises(outcomes: &[Outcome]) -> Vec<String> {
     }
     broken
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(load: &str, name: &str, failed: u64, gone: f64) -> Outcome {
+        let (name, load, service) = (name.to_owned(), load.to_owned(), "NodePort".to_owned());
+        Outcome { name, load, service, failed, gone_s: Some(gone), ..Outcome::default() }
+    }
+
+    #[test]
+    fn lastcall_may_not_fail_where_sleep_does_not() {
+        let sleep = cell("5/s new GET", "sleep 20", 0, 21.0);
+        let kept = [sleep.clone(), cell("5/s new GET", "lastcall", 0, 6.0)];
+        assert!(broken_promises(&kept).is_empty());
+        let broken = [sleep, cell("5/s new GET", "lastcall", 1, 6.0)];
+        assert_eq!(broken_promises(&broken).len(), 1);
+        let both = [cell("50 kept GET", "sleep 20", 9, 21.0), cell("50 kept GET", "lastcall", 9, 6.0)];
+        assert!(broken_promises(&both).is_empty());
+    }
+
+    #[test]
+    fn five_times_sooner_where_connections_are_many() {
+        let rows = |load, gone| [cell(load, "sleep 20", 0, 21.0), cell(load, "with last call", 0, gone)];
+        assert!(broken_promises(&rows("20/s new GET", 3.0)).is_empty());
+        assert_eq!(broken_promises(&rows("20/s new GET", 5.0)).len(), 1);
+        assert!(broken_promises(&rows("5/s new GET", 6.0)).is_empty());
+    }
+}

@@ -74,7 +74,8 @@ const SIDE_BY_SIDE: usize = 6;
 
 /// Plays them, says how each went, and whether all went well.
 pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
-    let all = [stops::ALL, kinds::ALL, containers::ALL, node::ALL, absence::ALL];
+    // What stops the API server comes last: others would meet what recovers from it.
+    let all = [stops::ALL, kinds::ALL, containers::ALL, absence::ALL, node::ALL];
     let chosen: Vec<&Scenario> = all
         .into_iter()
         .flatten()

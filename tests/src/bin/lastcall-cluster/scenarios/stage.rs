@@ -29,11 +29,12 @@ pub(crate) struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Makes the scenario's namespace, with labels.
+    /// Makes the scenario's namespace, with labels, and waits until pods are admitted to it.
     pub(super) fn open(&self, labels: &Value) -> Result<()> {
         let metadata = json!({ "name": self.namespace, "labels": labels });
-        self.cluster
-            .apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }).to_string())
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata });
+        self.cluster.apply(&namespace.to_string())?;
+        self.kubectl(&["wait", "--for=create", "serviceaccount/default", "--timeout=50s"]).map(drop)
     }
 
     /// Writes down what the agent, the kubelet and the API know of a scenario that failed.

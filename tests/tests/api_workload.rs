@@ -1,0 +1,65 @@
+//! hostNetwork pods of a template, whose hooks can name their workload and not themselves.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lastcall_tests::{Hook, Node, Pod, Server, scenarios};
+use serde_json::json;
+
+/// A floor of 2 s where nothing is known of a Service, by `settle=` on the hook, and a margin.
+const SOON: Duration = Duration::from_secs(6);
+
+/// A pod of the DaemonSet `edge` that shares the node's network and serves there, at `port`.
+fn edge(node: &Node, name: &str, port: u16, deleted: bool) -> Result<(Pod, Server)> {
+    let path = "/drain/default/daemonset/edge?settle=2s";
+    let pod = node.pod(name).hook(Hook::http(path)).port("sql", port).start()?;
+    // What the small kubelet dials, as the real one does with `host: 127.0.0.1`.
+    pod.update(|object| object.ips = vec![Ipv4Addr::LOCALHOST.into()])?;
+    let mut object = node.api()?.get("pods", "default", name).context("no pod")?;
+    object["spec"]["hostNetwork"] = json!(true);
+    object["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]["host"] = json!("127.0.0.1");
+    object["metadata"]["ownerReferences"] = json!([
+        {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "edge", "uid": "e", "controller": true}]);
+    if deleted {
+        object["metadata"]["deletionTimestamp"] = json!("2026-11-20T10:00:00Z");
+        object["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    }
+    node.api()?.put(object)?;
+    Ok((pod, Server::listen(node.host().netns(), port)?))
+}
+
+scenarios! {
+    /// The hook of one is answered when both have drained: nobody can tell whose hook it is.
+    fn all_terminating_pods_of_it_are_waited_for(node) {
+        let agent = node.agent_of_cluster()?.start()?;
+        let client = node.client()?;
+        let (first, _server) = edge(node, "edge-1", 7001, true)?;
+        let (second, server) = edge(node, "edge-2", 7002, true)?;
+        // One that stays is none of it.
+        let (_third, busy) = edge(node, "edge-3", 7003, false)?;
+        let [ip, _] = client.node_ips();
+        let open = client.connect_to((ip, 7002).into())?;
+        let served = server.accept()?;
+        let _open = client.connect_to((ip, 7003).into())?;
+        let _served = busy.accept()?;
+        agent.says(&second, "1 connection")?;
+        let stop = node.kubelet().call_hook(&first)?;
+        ensure!(stop.still_held_after(Duration::from_secs(4)), "answered while the second is not drained");
+        open.close();
+        drop(served);
+        let answer = stop.answered_within(SOON)?;
+        ensure!((answer.status, answer.outcome()) == (200, "drained"), "{answer:?}");
+        Ok(())
+    }
+
+    /// A path is anybody's word: who is not the kubelet starts no drain by it.
+    fn a_stranger_starts_no_drain_by_it(node) {
+        let agent = node.agent_of_cluster()?.start()?;
+        let (pod, _server) = edge(node, "edge-1", 7001, false)?;
+        let answer = agent.get(9902, "/drain/default/daemonset/edge")?;
+        ensure!(answer.0 == 404, "{answer:?}");
+        ensure!(agent.drain(&pod)?.is_none(), "it drains");
+        Ok(())
+    }
+}
