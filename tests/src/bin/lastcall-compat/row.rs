@@ -85,7 +85,7 @@ pub(crate) fn run(pair: Pair, kits: &Kits, hook: &str, verbose: bool) -> Row {
         client: client.name(),
         protocol: server.protocol.name(),
         note: client.note(),
-        gap: server.gap,
+        gap: server.gap.or(client.gap()),
         // curl is often done with a connection before it could be told.
         asked: hook.contains("last-call=http") && client != Kind::Curl,
         ..Row::default()
