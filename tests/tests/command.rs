@@ -61,7 +61,9 @@ fn a_bad_configuration_names_its_flag() -> Result<()> {
         ensure!(words.iter().all(|word| said.contains(word)), "{flags:?}: {said}");
     }
     let output = node.lastcall(&["agent", "--cgroup-root", &root])?;
-    ensure!(output.status.code() == Some(USAGE) && stderr(&output).contains("--endpoints"));
+    let said = stderr(&output);
+    ensure!(output.status.code() == Some(BAD_CONFIGURATION), "no source: {:?} {said}", output.status);
+    ensure!(said.contains("--endpoints") && said.contains("--kubeconfig"), "no source: {said}");
     Ok(())
 }
 

@@ -364,7 +364,7 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(&self) -> Result<(Conn, Conn)> {
+    fn open(&self) -> Result<(Conn, Conn)> {
         let conn = self.client.connect(&self.pod, PORT)?;
         Ok((conn, self.server.accept()?))
     }
@@ -372,7 +372,7 @@ impl Connections {
     fn take(&self, case: &Case) -> Result<(Conn, Conn)> {
         // A preface is no beginning of an older connection.
         let older = (case.older && !case.http2).then(|| self.older.borrow_mut().pop()).flatten();
-        let (client, served) = older.map_or_else(|| self.new(), Ok)?;
+        let (client, served) = older.map_or_else(|| self.open(), Ok)?;
         if case.tight {
             client.receive_buffer(4096)?;
             served.send_buffer(8192)?;
@@ -389,7 +389,7 @@ fn exact(node: &Node) -> Result<()> {
     let connections =
         Connections { client: node.client()?, pod: pod.clone(), server, older: RefCell::default() };
     for _ in 0..CASES {
-        let mut both = connections.new()?;
+        let mut both = connections.open()?;
         both.0.get("/")?;
         both.1.request()?;
         both.1.respond("hello")?;

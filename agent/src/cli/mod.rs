@@ -25,7 +25,7 @@ use crate::report::doctor::Plan;
     long_about = "Holds a pod's preStop hook until its connections have drained.\n\n\
         One agent runs on each node. It sees in the kernel which connections to a Terminating pod are \
         still live, and answers the pod's preStop hook when none is left that matters. The other \
-        commands ask the agent of this node, or the node itself, and change nothing.",
+        commands ask the agent of this node, the node itself or the cluster; only `uninstall` changes anything.",
     disable_help_subcommand = true,
     max_term_width = 100
 )]

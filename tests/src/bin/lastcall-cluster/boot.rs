@@ -145,6 +145,11 @@ pub(crate) fn down(home: &Home, keep: bool) -> Result<()> {
         let gone = pidfd_open(init.as_raw() as u32)?;
         kill(init, Signal::SIGKILL).with_context(|| format!("kill {init}"))?;
         ensure!(wait_for_exit(&gone, Duration::from_secs(60)), "process {init} does not end");
+        // The init's parent has the lock too, and a moment longer.
+        let until = Instant::now() + Duration::from_secs(10);
+        while File::open(LOCK)?.try_lock_shared().is_err() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
     sweep();
     if !keep && home.node().exists() {

@@ -71,7 +71,7 @@ fn config(number: usize, server: &Server, place: &Place<'_>, target: &str) -> Re
                 format!("{number} HTTP/1.1 200 OK\r\n\r\nPOST / HTTP/1.1\r\n").repeat(20 * (number + 1));
             let file = place.write(&format!("body{number}"), &body)?;
             text += &format!("data-binary = \"@{file}\"\n");
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 text += "header = \"Expect: 100-continue\"\n";
             }
             ("/", REQUESTS, body.into_bytes())

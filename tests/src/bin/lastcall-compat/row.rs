@@ -53,7 +53,7 @@ pub(crate) struct Row {
     pub(crate) answered_s: Option<f64>,
     /// The answer's outcome.
     pub(crate) outcome: String,
-    /// Whether the hook asked for the last call.
+    /// Whether the hook asked for the last call, for clients that stay.
     #[serde(skip)]
     pub(crate) asked: bool,
     /// What one has to know to read the row.
@@ -85,8 +85,9 @@ pub(crate) fn run(pair: Pair, kits: &Kits, hook: &str, verbose: bool) -> Row {
         client: client.name(),
         protocol: server.protocol.name(),
         note: client.note(),
-        gap: server.gap,
-        asked: hook.contains("last-call=http"),
+        gap: server.gap.or(client.gap()),
+        // curl is often done with a connection before it could be told.
+        asked: hook.contains("last-call=http") && client != Kind::Curl,
         ..Row::default()
     };
     let needed = [&[server.kit], client.kits()].concat();

@@ -40,7 +40,7 @@ pub(crate) fn render(rows: &[Row]) -> String {
     }
     for row in rows {
         if let Some(gap) = row.gap {
-            let _ = write!(text, "\n{}, a known gap: {gap}", row.server);
+            let _ = write!(text, "\n{} with {}, a known gap: {gap}", row.server, row.client);
         }
     }
     text + "

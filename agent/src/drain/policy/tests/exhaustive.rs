@@ -216,6 +216,7 @@ fn search(redirect: bool, wire: u16, asked: bool, depth: usize) -> (usize, usize
     world.pass(Duration::from_nanos(1));
     // Every answer that can tells its client to leave, which must make nobody believe in an early end.
     world.tells = true;
+    world.recognised = true;
     let mut ledger = Ledger::new(world.now);
     ledger.ports(&World::ports());
     ledger.tell(Audience::EveryPort);

@@ -278,7 +278,8 @@ impl World {
         // The kernel is certain where an answer begins once it has seen a whole exchange, and the first was
         // under way when it began to look.
         let whole = followed && c.entry.is_some_and(|e| e.exchanges > 1);
-        let recognised = self.recognised;
+        // A port that is known for something else speaks that.
+        let recognised = self.recognised && c.wire == HTTP;
         let told_at = if self.tells && whole { self.now.0 } else { 0 };
         self.conns[i].unanswered = false;
         self.conns[i].to_send = pieces;

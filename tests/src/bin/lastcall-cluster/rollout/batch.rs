@@ -85,12 +85,9 @@ fn run(
             |trial: &&Trial| of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS;
         (trials.iter().filter(ready).count() == trials.len()).then_some(())
     })?;
-    let old: Vec<(String, String)> = pods
-        .all()
-        .into_iter()
-        .filter(|(_, pod)| pod.namespace == NAMESPACE)
-        .map(|(uid, pod)| (pod.app, uid))
-        .collect();
+    let all = pods.all();
+    let old: Vec<(String, String)> =
+        of(&all, None).map(|pod| (pod.app.clone(), pod.uid().to_owned())).collect();
     let mut loads = Vec::new();
     for trial in trials {
         let target = match balancers.get(&trial.name) {

@@ -41,9 +41,6 @@ pub(crate) struct RolloutArgs {
     proxy: Option<String>,
 }
 
-/// Cells side by side: as many pods as a small machine stops at once without being late itself.
-const SIDE_BY_SIDE: usize = 10;
-
 /// Measures, prints the table, and says whether every cell could be measured and lastcall kept its word.
 pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
     let pods = Pods::watch(cluster);
@@ -72,7 +69,9 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
         // The agent goes away for its own row alone, which therefore comes last.
         let (absent, present): (Vec<Trial>, Vec<Trial>) =
             trials.into_iter().partition(|trial| trial.row == Row::AgentAbsent);
-        for (batch, absent) in batches(&present, false).chain(batches(&absent, true)) {
+        let batches = plan::batches(present).into_iter().map(|batch| (batch, false));
+        let without = plan::batches(absent).into_iter().map(|batch| (batch, true));
+        for (batch, absent) in batches.chain(without) {
             let started = Instant::now();
             if agent.is_none() && (absent || batch.iter().any(|trial| trial.row.needs_agent())) {
                 agent = Some(Agent::install(cluster)?);
@@ -81,7 +80,7 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
                 Some(agent) if absent => agent.remove(),
                 _ => Ok(()),
             };
-            let mut measured = batch::measure(cluster, &pods, batch, gone)?;
+            let mut measured = batch::measure(cluster, &pods, &batch, gone)?;
             for outcome in &mut measured {
                 outcome.proxy = mode.to_owned();
                 let ours = [Row::Lastcall, Row::LastCall].iter().any(|row| row.to_string() == outcome.name);
@@ -113,10 +112,6 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
         fs::write(file, json + "\n").with_context(|| file.display().to_string())?;
     }
     Ok(broken.is_empty() && outcomes.iter().all(|outcome| outcome.error.is_none()))
-}
-
-fn batches(trials: &[Trial], absent: bool) -> impl Iterator<Item = (&[Trial], bool)> {
-    trials.chunks(SIDE_BY_SIDE).map(move |batch| (batch, absent))
 }
 
 /// Restarts kube-proxy where it runs in another mode.

@@ -45,3 +45,45 @@ pub(super) fn trials(full: bool, mode: &str) -> Vec<Trial> {
     });
     cells.collect()
 }
+
+/// Cells side by side: as many pods as a small machine stops at once without being late itself.
+const SIDE_BY_SIDE: usize = 10;
+/// What they may offer together, in new connections a second: beyond that the clients measure the machine.
+const MOST: f64 = 260.0;
+
+/// The cells in groups that can be measured side by side, the heaviest first.
+pub(super) fn batches(mut trials: Vec<Trial>) -> Vec<Vec<Trial>> {
+    trials.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
+    let mut batches: Vec<Vec<Trial>> = Vec::new();
+    for trial in trials {
+        let fits = |batch: &&mut Vec<Trial>| {
+            batch.len() < SIDE_BY_SIDE && batch.iter().map(cost).sum::<f64>() + cost(&trial) <= MOST
+        };
+        match batches.iter_mut().find(fits) {
+            Some(batch) => batch.push(trial),
+            None => batches.push(vec![trial]),
+        }
+    }
+    batches
+}
+
+/// A request on a connection that stays costs about a tenth of one that needs a new one.
+fn cost(trial: &Trial) -> f64 {
+    if trial.traffic.keep > 0 { trial.traffic.rate / 10.0 } else { trial.traffic.rate }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_batch_is_too_heavy_and_none_is_forgotten() {
+        for mode in ["nftables", "iptables"] {
+            let trials = trials(true, mode);
+            let count = trials.len();
+            let batches = batches(trials);
+            assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), count);
+            assert!(batches.iter().all(|batch| batch.iter().map(cost).sum::<f64>() <= MOST));
+        }
+    }
+}
