@@ -33,9 +33,6 @@ const OTHERS: [(&str, &[Stable]); 3] = [
 /// older ones a send into a full buffer loses bytes then (seen on 5.10 and 5.15).
 const LONGER: Stable = Stable(6, 1, 0);
 
-/// Older verifiers refuse the last call's programs: "combined stack size of 3 calls is 544" of 512 (seen on 6.1).
-const TAKEN: Stable = Stable(6, 2, 0);
-
 /// What may be told on a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SockmapFixes {
@@ -54,12 +51,7 @@ impl SockmapFixes {
         let (release, version) = (read("/proc/sys/kernel/osrelease"), read("/proc/sys/kernel/version"));
         // Ubuntu's alone.
         let signature = read("/proc/version_signature");
-        match stable(&release, &version, &signature) {
-            Some(stable) if stable < TAKEN => {
-                Self::no(format!("{stable}, whose verifier refuses the programs"))
-            }
-            _ => Self::of(&release, &version, &signature),
-        }
+        Self::of(&release, &version, &signature)
     }
 
     /// Of a kernel by `uname -r`, `uname -v`, and Ubuntu's `/proc/version_signature`, which others have not.
