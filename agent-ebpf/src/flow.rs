@@ -27,18 +27,19 @@ impl Bytes for [u8] {
 }
 
 /// What a packet is to the observer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// A TCP segment.
     Segment,
     /// A UDP datagram.
     Datagram,
     /// A fragment behind the first: it names no port, so it is activity of the pod and no more.
+    #[default]
     Fragment,
 }
 
 /// Headers of one packet. Ports and numbers in host byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// What it is; where it is a fragment, only the addresses count.
     pub kind: Kind,
@@ -84,16 +85,29 @@ fn be16(b: [u8; 2]) -> u16 {
 /// Parses a packet; `None` for anything but IPv4 and IPv6 with TCP or UDP, or where it is cut short.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
-    let [first] = bytes.load::<1>(0)?;
-    match first >> 4 {
-        4 => parse_v4(bytes),
-        6 => parse_v6(bytes),
+    let mut packet = Packet::default();
+    parse_into(bytes, &mut packet).then_some(packet)
+}
+
+/// The same, to where the packet is to be: a copy of it would be a sixth of a program's stack. `false`: what is
+/// there now means nothing.
+#[inline(always)]
+pub fn parse_into<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> bool {
+    packet.kind = Kind::Fragment;
+    (packet.source_port, packet.destination_port) = (0, 0);
+    (packet.sequence, packet.acknowledgement, packet.flags) = (0, 0, 0);
+    (packet.payload_offset, packet.payload) = (0, 0);
+    let Some([first]) = bytes.load::<1>(0) else { return false };
+    let parsed = match first >> 4 {
+        4 => parse_v4(bytes, packet),
+        6 => parse_v6(bytes, packet),
         _ => None,
-    }
+    };
+    parsed.is_some()
 }
 
 #[inline(always)]
-fn parse_v4<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
+fn parse_v4<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Option<()> {
     let h = bytes.load::<20>(0)?;
     let header = u32::from(h[0] & 0x0f) * 4;
     if header < 20 {
@@ -103,19 +117,19 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
         0 => bytes.total(),
         n => u32::from(n),
     };
-    let source = mapped([h[12], h[13], h[14], h[15]]);
-    let destination = mapped([h[16], h[17], h[18], h[19]]);
+    packet.source = mapped([h[12], h[13], h[14], h[15]]);
+    packet.destination = mapped([h[16], h[17], h[18], h[19]]);
     if be16([h[6], h[7]]) & 0x1fff != 0 {
-        return Some(fragment(source, destination));
+        return Some(());
     }
-    transport(bytes, h[9], header, total, source, destination)
+    transport(bytes, h[9], header, total, packet)
 }
 
 #[inline(always)]
-fn parse_v6<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
+fn parse_v6<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Option<()> {
     let lengths = bytes.load::<4>(4)?;
-    let source = bytes.load::<16>(8)?;
-    let destination = bytes.load::<16>(24)?;
+    packet.source = bytes.load::<16>(8)?;
+    packet.destination = bytes.load::<16>(24)?;
     let total = match be16([lengths[0], lengths[1]]) {
         0 => bytes.total(),
         n => 40 + u32::from(n),
@@ -137,7 +151,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
             FRAGMENT => {
                 let [n, _, hi, lo] = bytes.load::<4>(offset)?;
                 if be16([hi, lo]) & 0xfff8 != 0 {
-                    return Some(fragment(source, destination));
+                    return Some(());
                 }
                 next = n;
                 offset += 8;
@@ -145,23 +159,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
             _ => break,
         }
     }
-    transport(bytes, next, offset, total, source, destination)
-}
-
-#[inline(always)]
-fn fragment(source: Address, destination: Address) -> Packet {
-    Packet {
-        kind: Kind::Fragment,
-        source,
-        destination,
-        source_port: 0,
-        destination_port: 0,
-        sequence: 0,
-        acknowledgement: 0,
-        flags: 0,
-        payload_offset: 0,
-        payload: 0,
-    }
+    transport(bytes, next, offset, total, packet)
 }
 
 #[inline(always)]
@@ -170,10 +168,8 @@ fn transport<B: Bytes + ?Sized>(
     protocol: u8,
     offset: u32,
     total: u32,
-    source: Address,
-    destination: Address,
-) -> Option<Packet> {
-    let mut packet = fragment(source, destination);
+    packet: &mut Packet,
+) -> Option<()> {
     match protocol {
         TCP => {
             let h = bytes.load::<14>(offset)?;
@@ -199,5 +195,5 @@ fn transport<B: Bytes + ?Sized>(
         _ => return None,
     }
     packet.payload = total.checked_sub(packet.payload_offset)?;
-    Some(packet)
+    Some(())
 }

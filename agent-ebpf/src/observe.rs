@@ -5,7 +5,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, programs::TcContext};
 use lastcall_ebpf::{
-    abi::{Command, Connection, FlowKey, Pod, PortKey, TCP, UDP, command, edge, flag},
+    abi::{Command, Connection, Pod, PortKey, TCP, UDP, command, edge, flag},
     flow::{self, Kind},
     http,
     tcp::{self, Direction, Segment},
@@ -55,28 +55,22 @@ pub(crate) fn observe(ctx: &TcContext, direction: Direction) -> i32 {
 /// Reads the headers. A function of its own, so that its part of the stack of 512 bytes is free again.
 #[inline(never)]
 pub(crate) fn parse(skb: Skb, run: &mut Scratch, direction: Direction) -> bool {
-    let Some(packet) = flow::parse(&skb) else { return false };
-    run.packet = packet;
-    run.key = match direction {
-        Direction::In => FlowKey {
-            pod: 0,
-            local_port: packet.destination_port,
-            peer_port: packet.source_port,
-            local: packet.destination,
-            peer: packet.source,
-            protocol: TCP,
-            pad: [0; 3],
-        },
-        Direction::Out => FlowKey {
-            pod: 0,
-            local_port: packet.source_port,
-            peer_port: packet.destination_port,
-            local: packet.source,
-            peer: packet.destination,
-            protocol: TCP,
-            pad: [0; 3],
-        },
-    };
+    if !flow::parse_into(&skb, &mut run.packet) {
+        return false;
+    }
+    // Field by field, in place: two keys to choose from would lie on the stack.
+    let (packet, key) = (&run.packet, &mut run.key);
+    (key.pod, key.protocol, key.pad) = (0, TCP, [0; 3]);
+    match direction {
+        Direction::In => {
+            (key.local_port, key.peer_port) = (packet.destination_port, packet.source_port);
+            (key.local, key.peer) = (packet.destination, packet.source);
+        }
+        Direction::Out => {
+            (key.local_port, key.peer_port) = (packet.source_port, packet.destination_port);
+            (key.local, key.peer) = (packet.source, packet.destination);
+        }
+    }
     true
 }
 

@@ -18,6 +18,8 @@ pub mod logs;
 mod netns_cookie;
 pub mod observer;
 mod pinned;
+#[cfg(test)]
+mod stack_tests;
 mod sys;
 pub mod uninstall;
 

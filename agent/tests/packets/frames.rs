@@ -141,7 +141,7 @@ fn what_is_no_ip_passes_and_counts_nothing() {
         }
         assert!(bench.table().is_empty());
         let counters = bench.counters();
-        assert_eq!(Pod { packets_in: 0, ..counters }, Pod::default());
+        assert_eq!(Pod { packets_in: 0, began: 0, ..counters }, Pod::default());
     });
 }
 

@@ -64,7 +64,7 @@ fn who_does_not_count_is_not_in_the_table() {
         talk.table(&[(In(GET), "-"), (Out(b"x"), "-"), (RstOut, "-")]);
         let counters = bench.counters();
         assert_eq!(counters.packets_in, 3, "the stranger's packets are nobody's");
-        assert_eq!(Pod { packets_in: 0, packets_out: 0, ..counters }, Pod::default());
+        assert_eq!(Pod { packets_in: 0, packets_out: 0, began: 0, ..counters }, Pod::default());
     });
 }
 

@@ -19,6 +19,7 @@ fn the_verifier_accepts_all_programs_in_three_seconds() {
                 Program::SchedClassifier(p) => p.load(),
                 Program::CgroupSockAddr(p) => p.load(),
                 Program::SockOps(p) => p.load(),
+                Program::SkMsg(p) => p.load(),
                 other => panic!("{name} is a {:?}", other.prog_type()),
             }
             .unwrap_or_else(|e| panic!("{name}: {e:?}"));
