@@ -167,6 +167,11 @@ fn handle(signal: Signal) -> Result<()> {
 }
 
 #[test]
-fn killed_at_any_moment() {
+fn killed_at_any_moment_ipv4() {
     scenario::run(Family::Ipv4, killed);
+}
+
+#[test]
+fn killed_at_any_moment_ipv6() {
+    scenario::run(Family::Ipv6, killed);
 }
