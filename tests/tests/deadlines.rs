@@ -50,7 +50,7 @@ scenarios! {
         ensure!(answer.waited < secs(9.6), "12 s less 3 s of reserve, and it took {:?}", answer.waited);
         ensure!((answer.status, answer.outcome()) == (503, "deadline"), "{answer:?}");
         ensure!(answer.body["remained"]["open"] == 1 && answer.body["remained"]["in_flight"] == 1, "{answer:?}");
-        ensure!(answer.body["why"].to_string().contains("1 connections in flight"), "{answer:?}");
+        ensure!(answer.body["why"].to_string().contains("1 connection in flight"), "{answer:?}");
         Ok(())
     }
 

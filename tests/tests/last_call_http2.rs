@@ -1,6 +1,8 @@
 //! The last call over HTTP/2 cleartext: one GOAWAY between frames, and streams in progress go on.
 
+use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop, scenarios};
@@ -46,6 +48,27 @@ scenarios! {
         for stream in [3, 5, 7, 9, 11, 13] {
             conn.send(headers(stream, END_STREAM))?;
             served.expect(headers(stream, END_STREAM))?;
+            served.send(headers(stream, END_STREAM))?;
+            told += usize::from(told_before(&mut conn, &headers(stream, END_STREAM))?);
+        }
+        anyhow::ensure!(told == 1, "told {told} times");
+        Ok(())
+    }
+
+    /// It hears nothing: only what the app writes passes where an announcement can be put in. Its client is told
+    /// when it asks again, and had nothing in flight until then.
+    fn an_idle_connection_waits_for_its_next_request(node) {
+        let stage = Stage::start(node)?;
+        let (mut conn, mut served) = stage.connected()?;
+        exchange(&mut conn, &mut served, 1, false)?;
+        let _stop = stage.delete(node)?;
+        conn.stream().set_read_timeout(Some(Duration::from_millis(1500)))?;
+        let heard = conn.stream().read(&mut [0; 1]);
+        anyhow::ensure!(heard.is_err(), "an idle client heard {heard:?}");
+        conn.stream().set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut told = 0;
+        for stream in [3, 5, 7, 9] {
+            ask(&mut conn, &mut served, stream)?;
             served.send(headers(stream, END_STREAM))?;
             told += usize::from(told_before(&mut conn, &headers(stream, END_STREAM))?);
         }

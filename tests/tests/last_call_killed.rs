@@ -16,8 +16,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 const PORT: u16 = 8080;
 const CLOSE: &str = "Connection: close\r\n";
 /// How often it is killed, and on how many connections announcements are under way each time.
-const KILLS: u32 = 8;
-const CONNECTIONS: usize = 32;
+const KILLS: u32 = 100;
+const CONNECTIONS: usize = 16;
 /// The sockets are ordinary ones again by then, on a machine with much to do.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -94,8 +94,8 @@ fn killed(node: &Node) -> Result<()> {
                     })
                 })
                 .collect();
-            // Another moment each time: at once, and some milliseconds later each.
-            std::thread::sleep(Duration::from_micros(u64::from(kill) * 900));
+            // Another moment each time: at once, or some milliseconds later.
+            std::thread::sleep(Duration::from_micros(u64::from(kill % 16) * 900));
             agent.kill();
             stop.store(true, Ordering::Relaxed);
             for talk in running {
@@ -167,6 +167,11 @@ fn handle(signal: Signal) -> Result<()> {
 }
 
 #[test]
-fn killed_at_any_moment() {
+fn killed_at_any_moment_ipv4() {
     scenario::run(Family::Ipv4, killed);
+}
+
+#[test]
+fn killed_at_any_moment_ipv6() {
+    scenario::run(Family::Ipv6, killed);
 }

@@ -36,6 +36,57 @@ scenarios! {
         }
         Ok(())
     }
+
+    /// An answer of 100 MB, as fast as the client takes it: nothing in it is another byte than the app's, but for
+    /// the announcement.
+    fn a_hundred_megabytes_arrive_as_they_are(node) {
+        let agent = node.agent().start()?;
+        let pod = node.pod("web").port("http", PORT).hook(Hook::http("/drain?settle=60s&last-call=http")).start()?;
+        let (server, client) = (pod.listen(PORT)?, node.client()?);
+        let _stop = node.kubelet().delete(&pod)?;
+        agent.watches(&pod)?;
+        let mut conn = client.connect(&pod, PORT)?;
+        let mut served = server.accept()?;
+        conn.get("/")?;
+        served.request()?;
+        served.send([OK, END].concat())?;
+        conn.expect([OK, END].concat())?;
+        conn.get("/")?;
+        served.request()?;
+        let head = format!("Content-Length: {HUGE}\r\n\r\n");
+        std::thread::scope(|scope| {
+            let app = scope.spawn(|| -> Result<()> {
+                served.send([OK, &head].concat())?;
+                // Writes of sizes that fit nothing.
+                let (mut at, mut size) = (0, 1);
+                while at < HUGE {
+                    let end = HUGE.min(at + size);
+                    served.send((at..end).map(body).collect::<Vec<u8>>())?;
+                    (at, size) = (end, size * 7 % 300_007 + 1);
+                }
+                Ok(())
+            });
+            conn.expect([OK, "Connection: close\r\n", &head].concat())?;
+            let mut at = 0;
+            while at < HUGE {
+                let part = conn.receive((HUGE - at).min(1 << 20))?;
+                let differs = part.iter().enumerate().find(|(i, byte)| **byte != body(at + i));
+                ensure!(differs.is_none(), "byte {} is another", at + differs.map_or(0, |(i, _)| i));
+                at += part.len();
+            }
+            app.join().map_err(|_| anyhow::anyhow!("the app panicked"))?
+        })
+    }
+}
+
+/// The size of a huge answer's body.
+const HUGE: usize = 100_000_000;
+
+/// What is at this place of it: lines of an answer's beginning, and a number that says where they are.
+fn body(at: usize) -> u8 {
+    const LINE: &[u8] = b"HTTP/1.1 200 OK\r\n";
+    let (line, place) = (at / 24, at % 24);
+    LINE.get(place).copied().unwrap_or((line >> (8 * (place % 4))) as u8)
 }
 
 /// Reads a request of `size` bytes.

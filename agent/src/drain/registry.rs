@@ -22,6 +22,9 @@ use crate::{
 pub struct Drains {
     services: Arc<Services>,
     running: Arc<Mutex<Vec<Arc<Drain>>>>,
+    /// UIDs of Terminating pods whose drains are over. Their objects stay until the kubelet has cleaned up,
+    /// and with a finalizer for longer.
+    over: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What a hook says of its pod.
@@ -41,7 +44,7 @@ pub struct Asked {
 impl Drains {
     /// None yet.
     pub fn new(services: Arc<Services>) -> Self {
-        Self { services, running: Arc::default() }
+        Self { services, running: Arc::default(), over: Arc::default() }
     }
 
     /// What they share.
@@ -86,6 +89,9 @@ impl Drains {
         {
             drain.learn(Some(Arc::clone(facts)), []);
             drain.wake.removed.notify_one();
+            return;
+        }
+        if self.over.lock().unwrap_or_else(PoisonError::into_inner).contains(&facts.uid) {
             return;
         }
         let contract = self.contract_of(facts).unwrap_or_else(|| self.services.contract.clone());
@@ -155,9 +161,15 @@ impl Drains {
         drain.learn(facts, address);
         running.push(Arc::clone(&drain));
         let (services, list) = (Arc::clone(&self.services), Arc::clone(&self.running));
-        let task = Arc::clone(&drain);
+        let (over, task) = (Arc::clone(&self.over), Arc::clone(&drain));
         tokio::spawn(async move {
-            task::run(&task, services).await;
+            task::run(&task, Arc::clone(&services)).await;
+            let ended = task.identity().facts.filter(|f| f.terminating.is_some() && !f.uid.is_empty());
+            if let Some(pod) = ended {
+                let mut over = over.lock().unwrap_or_else(PoisonError::into_inner);
+                over.retain(|uid| services.cluster.by_uid(uid).is_some());
+                over.insert(pod.uid.clone());
+            }
             list.lock().unwrap_or_else(PoisonError::into_inner).retain(|d| !Arc::ptr_eq(d, &task));
             task.progress.send_modify(|p| p.over = true);
         });

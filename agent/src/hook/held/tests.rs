@@ -315,6 +315,8 @@ fn the_specification_s_sizes_are_the_types() {
         ("HookConfig", size_of::<abi::HookConfig>()),
         ("HookWait", size_of::<abi::HookWait>()),
         ("Dial", size_of::<abi::Dial>()),
+        ("LastCallConfig", size_of::<abi::LastCallConfig>()),
+        ("Announcing", size_of::<abi::Announcing>()),
         ("HeldConnection", size_of::<HeldConnection>()),
         ("HeldRecord", size_of::<HeldRecord>()),
     ];
