@@ -219,12 +219,15 @@ const TURNS: u64 = 16;
 /// Is it the turn of a client with this port, `since` the drain began? All have had theirs after `within`.
 ///
 /// All at once they would be back at once, at whatever pod routing still names, this one among them; and when
-/// routing has turned there would be nobody left whose staying away shows it. Ports are dealt by each client's
-/// kernel, some of them only even ones: so by a product (Fibonacci hashing), not by their last bits.
+/// routing has turned there would be nobody left whose staying away shows it. So more and more of them as time
+/// goes by: by half of it a quarter. Ports are dealt by each client's kernel, some of them only even ones: so by
+/// a product (Fibonacci hashing), not by their last bits.
 #[inline(always)]
 pub fn is_turn(peer_port: u16, since: u64, within: u64) -> bool {
     let turn = u64::from(u32::from(peer_port).wrapping_mul(0x9e37_79b1) >> 28);
-    since >= turn * (within / TURNS)
+    // Microseconds: the square of some seconds has to fit.
+    let (since, within) = (since / 1000, within / 1000);
+    since >= within || since * since >= turn * (within * within / TURNS)
 }
 
 #[inline(always)]
