@@ -225,8 +225,8 @@ const TURNS: u64 = 16;
 #[inline(always)]
 pub fn is_turn(peer_port: u16, since: u64, within: u64) -> bool {
     let turn = u64::from(u32::from(peer_port).wrapping_mul(0x9e37_79b1) >> 28);
-    // Microseconds: the square of some seconds has to fit.
-    let (since, within) = (since / 1000, within / 1000);
+    // Milliseconds: the square of a day of them fits.
+    let (since, within) = (since / 1_000_000, within / 1_000_000);
     since >= within || since * since >= turn * (within * within / TURNS)
 }
 
