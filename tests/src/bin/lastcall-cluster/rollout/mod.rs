@@ -27,7 +27,7 @@ pub(crate) struct RolloutArgs {
     /// Every row under every load behind every kind of Service, in both modes of kube-proxy.
     #[arg(long)]
     full: bool,
-    /// Only these rows: none, "sleep 5", "sleep 20", lastcall, "with last call", "agent absent".
+    /// Only these rows: none, "sleep 5", "sleep 20", lastcall, "last call off", "agent absent".
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     rows: Vec<Row>,
     /// Only loads whose name has this in it.
@@ -83,7 +83,7 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
             let mut measured = batch::measure(cluster, &pods, &batch, gone)?;
             for outcome in &mut measured {
                 outcome.proxy = mode.to_owned();
-                let ours = [Row::Lastcall, Row::LastCall].iter().any(|row| row.to_string() == outcome.name);
+                let ours = [Row::Lastcall, Row::Untold].iter().any(|row| row.to_string() == outcome.name);
                 if let (Some(agent), true) = (&agent, ours) {
                     outcome.hooks = agent.outcomes(&outcome.pods);
                 }

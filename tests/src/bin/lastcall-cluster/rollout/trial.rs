@@ -13,29 +13,29 @@ pub(crate) enum Row {
     None,
     /// `preStop: {sleep: …}`
     Sleep(u32),
-    /// The hook that lastcall answers.
+    /// The hook that lastcall answers, which tells clients to leave too.
     Lastcall,
-    /// The same, and the agent tells clients to leave.
-    LastCall,
+    /// The same, and nobody is told.
+    Untold,
     /// The first hook again, and no agent on the node any more.
     AgentAbsent,
 }
 
 impl Row {
     pub(crate) const ALL: [Self; 6] =
-        [Self::None, Self::Sleep(5), Self::Sleep(20), Self::Lastcall, Self::LastCall, Self::AgentAbsent];
+        [Self::None, Self::Sleep(5), Self::Sleep(20), Self::Lastcall, Self::Untold, Self::AgentAbsent];
 
     /// Whether the agent has to be there.
     pub(super) fn needs_agent(self) -> bool {
-        matches!(self, Self::Lastcall | Self::LastCall)
+        matches!(self, Self::Lastcall | Self::Untold)
     }
 
     fn hook(self) -> Hook {
         match self {
             Self::None => Hook::None,
             Self::Sleep(seconds) => Hook::Sleep(seconds),
-            Self::Lastcall | Self::AgentAbsent => Hook::Drain("?last-call=off"),
-            Self::LastCall => Hook::Drain("?last-call=http"),
+            Self::Lastcall | Self::AgentAbsent => Hook::Drain(""),
+            Self::Untold => Hook::Drain("?last-call=off"),
         }
     }
 }
@@ -46,7 +46,7 @@ impl fmt::Display for Row {
             Self::None => f.write_str("none"),
             Self::Sleep(seconds) => write!(f, "sleep {seconds}"),
             Self::Lastcall => f.write_str("lastcall"),
-            Self::LastCall => f.write_str("with last call"),
+            Self::Untold => f.write_str("last call off"),
             Self::AgentAbsent => f.write_str("agent absent"),
         }
     }
