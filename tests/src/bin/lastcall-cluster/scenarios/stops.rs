@@ -154,7 +154,7 @@ fn force(stage: &Stage<'_>) -> Result<()> {
     stage.delete("pod/web", &["--force", "--grace-period=0"])?;
     // The grace becomes 0, then the object goes: which of the two the agent hears first is not ours to say.
     let outcome = stage.outcome("web", SOON)?;
-    ensure!(["forced", "deadline"].contains(&outcome.as_str()), "the drain ended as `{outcome}`");
+    ensure!(["forced", "deadline", "gone"].contains(&outcome.as_str()), "the drain ended as `{outcome}`");
     between("the cut of the request", ask.cut()?.as_secs_f64(), 0.0, 40.0)
 }
 
