@@ -30,6 +30,7 @@ pub use last_call::LastCall;
 pub use netns_cookie::NetnsCookie;
 pub use observer::Observer;
 pub use pinned::PinnedHash;
+pub(crate) use sys::u64_option;
 
 /// The programs, built by `cargo xtask ebpf` and carried in the agent.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lastcall-ebpf"));

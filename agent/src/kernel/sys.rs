@@ -212,7 +212,7 @@ pub(super) fn run_program(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<
 }
 
 /// A socket option of level `SOL_SOCKET` that is a `u64`: `SO_COOKIE`, `SO_NETNS_COOKIE`.
-pub(super) fn u64_option(socket: impl AsFd, option: libc::c_int) -> io::Result<u64> {
+pub(crate) fn u64_option(socket: impl AsFd, option: libc::c_int) -> io::Result<u64> {
     let mut value = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, the size of `value`, and the length itself.

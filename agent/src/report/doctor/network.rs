@@ -19,6 +19,7 @@ use super::{
     scratch,
     sys::{self, Attach, Target},
 };
+use crate::kernel::u64_option;
 
 pub(super) fn attaching(cgroup_root: Option<&Path>) -> Vec<Check> {
     let check = |name, why| Check::new(Group::Attaching, name, why);
@@ -160,7 +161,7 @@ pub(super) fn sockets(netns_dir: &Path) -> Vec<Check> {
         ),
         check("SO_NETNS_COOKIE", "tell the node's own calls from those of pods").tried(
             TcpListener::bind("127.0.0.1:0")
-                .and_then(|socket| sys::socket_u64(&socket, SO_NETNS_COOKIE))
+                .and_then(|socket| u64_option(&socket, SO_NETNS_COOKIE))
                 .map(|cookie| format!("this namespace is {cookie}")),
             Verdict::Degraded,
             "none needed: the agent learns it by a call of its own; kernels from 5.14 tell",
@@ -189,7 +190,7 @@ fn sock_diag() -> Check {
     let remedy = "a kernel with CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG (modprobe tcp_diag)";
     let tried = || {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let cookie = sys::socket_u64(&listener, SO_COOKIE)?;
+        let cookie = u64_option(&listener, SO_COOKIE)?;
         let address = listener.local_addr()?;
         io::Result::Ok((cookie, diag::listeners()?.into_iter().find(|l| l.address == address)))
     };

@@ -239,23 +239,6 @@ pub(super) fn lookup_batch(map: &OwnedFd) -> io::Result<()> {
     unsafe { bpf(Command::MapLookupBatch, &mut attribute) }.map(drop)
 }
 
-/// `getsockopt` of a 64-bit number: `SO_COOKIE` (57), `SO_NETNS_COOKIE` (71).
-pub(super) fn socket_u64(socket: impl AsFd, option: i32) -> io::Result<u64> {
-    let mut value = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes to `value`.
-    let done = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw mut value).cast(),
-            &raw mut length,
-        )
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
-}
-
 /// `setsockopt` of an integer.
 pub(super) fn set_option(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<i32>()` bytes of `value`.
