@@ -18,6 +18,11 @@ use crate::{
 
 /// Shortest silence that is taken for one: kube-proxy writes its rules up to a second late.
 const WINDOW_MIN: Duration = Duration::from_secs(2);
+/// The same where clients that the last call sent away prove it. λ is an average: clients that come all at
+/// once, every second, look like many a second, so a silence must be longer than their rhythm. Here each
+/// client's own rhythm is known, and twice that has passed ([`View::missed`]); a second more is for the
+/// nodes whose kube-proxy is the last to turn.
+const WINDOW_MISSED: Duration = Duration::from_secs(1);
 /// ln(100): a silence that by chance comes once in a hundred.
 const PROOF: f64 = 4.605_170_185_988_092;
 
@@ -89,11 +94,11 @@ pub fn settle(contract: &Contract, at: &Circumstances, view: &View) -> Settle {
         return settle(usual, window, Why::Exposure(at.exposure));
     }
     let shortest = WINDOW_MIN.max(at.min_settle).min(usual);
+    if watched && missed_enough(at, view) {
+        return settle(shortest, WINDOW_MISSED, Why::LastCallProves);
+    }
     if proof.is_some() {
         return settle(window.max(shortest), window, Why::SilenceProves);
-    }
-    if watched && missed_enough(at, view) {
-        return settle(shortest, shortest, Why::LastCallProves);
     }
     let why = match (watched, per_second) {
         (false, _) => Why::NobodyWatches,

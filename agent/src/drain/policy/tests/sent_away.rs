@@ -102,7 +102,7 @@ proptest! {
                 // The chance that none of them was sent here, though all still could have been.
                 let chance = if endpoints > 1.0 { (1.0 - 1.0 / endpoints).powi(missed as i32) } else { 0.0 };
                 prop_assert!(missed >= 5 && chance <= 0.01, "{missed} of {endpoints}: {chance}");
-                prop_assert_eq!(settled.window, Duration::from_secs(2));
+                prop_assert_eq!(settled.window, Duration::from_secs(1));
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     contract::Contract,
     drain::{
         policy::tests::model::World,
-        policy::{Circumstances, Settle, floor, settle},
+        policy::{Circumstances, Settle, Why, floor, settle},
     },
     ledger::View,
     moment::Moment,
@@ -90,13 +90,16 @@ fn clients_that_were_sent_away_prove_it_for_cluster_services_alone() {
         |a: &Circumstances, missed| settle(&Contract::default(), a, &View { missed, ..View::default() });
     let cluster = told(Exposure::Cluster);
     let enough = missed(&cluster, 14);
-    assert_eq!(seconds(enough), (2.0, 2.0), "three times 4.6");
-    assert_eq!(enough.to_string(), "2 s of silence: clients that were sent away do not come back");
+    assert_eq!(seconds(enough), (2.0, 1.0), "three times 4.6");
+    assert_eq!(enough.to_string(), "1 s of silence: clients that were sent away do not come back");
     assert_eq!(seconds(missed(&cluster, 13)), (5.0, 5.0));
     assert_eq!(seconds(missed(&told(Exposure::Headless), 1000)), (30.0, 30.0));
     let alone = Circumstances { others_ready: Some(0), ..cluster };
-    assert_eq!(seconds(missed(&alone, 5)), (2.0, 2.0), "where else could they have gone");
+    assert_eq!(seconds(missed(&alone, 5)), (2.0, 1.0), "where else could they have gone");
     assert_eq!(seconds(missed(&alone, 4)), (5.0, 5.0));
+    let noisy = Circumstances { openings_per_second: Some(1.5), ..cluster };
+    assert_eq!(seconds(missed(&noisy, 14)), (2.0, 1.0), "whichever proves it sooner");
+    assert_eq!(seconds(missed(&noisy, 13)), (3.07, 3.07));
     let unknown = Circumstances { others_ready: None, ..cluster };
     assert_eq!(seconds(missed(&unknown, 1000)), (5.0, 5.0), "one in how many?");
     let blind = Circumstances { observed_by_kernel: false, ..cluster };
@@ -154,7 +157,8 @@ proptest! {
         let usual = contract.settle.unwrap_or(floor(kind)).max(a.min_settle);
         prop_assert!(s.floor <= usual && s.window <= usual);
         prop_assert!(s.floor >= a.min_settle, "the cluster's minimum binds");
-        prop_assert!(s.window >= Duration::from_secs(2).min(usual));
+        let shortest = Duration::from_secs(if s.why == Why::LastCallProves { 1 } else { 2 });
+        prop_assert!(s.window >= shortest.min(usual));
         if kind != Exposure::Cluster || asked.is_some() {
             prop_assert_eq!(s.floor, usual, "binds whatever the rate");
         }
