@@ -231,7 +231,7 @@ fn go(server: &Server, place: &Place<'_>, target: &str) -> Result<Vec<String>> {
         command.push("-get".to_owned());
     }
     if server.answer == Answer::Large {
-        command.extend(words(&["-connections", "8"]));
+        command.extend(words(&["-connections", "16"]));
     }
     Ok(command)
 }

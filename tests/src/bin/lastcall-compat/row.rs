@@ -15,6 +15,9 @@ use crate::server::{APP_PORT, PORT, Place, Server};
 
 /// From the first connections to the deletion.
 const BEFORE: Duration = Duration::from_secs(2);
+/// So many connections, and one of them to the old pod: a Service deals them out by chance, and the
+/// fewest that a client opens are 16.
+const CONNECTED: u64 = 8;
 /// From the start of the clients to their connections.
 const CONNECT: Duration = Duration::from_secs(30);
 /// From the end of the pod to the end of the load.
@@ -119,10 +122,16 @@ fn try_run(pair: Pair, kits: &Kits, hook: &str, node: &Node, verbose: bool) -> R
     node.proxy_synced()?;
     let outside = node.client()?;
     let place = place(node, kits, "client")?;
+    // Probes have come already.
+    let (before, other_before) = (accepted(&old)?, accepted(&other)?);
     let running = client::start(client, &server, &place, &outside, service.address)?;
     // A virtual machine needs a while until its clients have connected.
     let until = Instant::now() + CONNECT;
-    while accepted(&old)? < 3 || accepted(&old)? + accepted(&other)? < 10 {
+    loop {
+        let (here, there) = (accepted(&old)? - before, accepted(&other)? - other_before);
+        if here > 0 && here + there >= CONNECTED {
+            break;
+        }
         if Instant::now() > until {
             bail!("the client does not connect");
         }
