@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::api::Request;
-use lastcall_tests::{Conn, Hook, Node, Pod, ServiceKind, scenarios};
+use lastcall_tests::manifest::ServiceKind;
+use lastcall_tests::{Conn, Hook, Node, Pod, scenarios};
 
 /// Nothing is in flight and the Service is an ordinary one: its settle floor and a margin.
 const SOON: Duration = Duration::from_secs(8);

@@ -23,11 +23,13 @@ pub(super) const ALL: &[Scenario] = &[
 
 fn deadline(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
-    app.grace = 8;
+    app.grace = 12;
     stage.apply(vec![app.pod()])?;
     let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 60_000)?;
     stage.delete("pod/web", &[])?;
+    stage.draining("web")?;
+    // Only of what came since does anybody know that it was cut: of an older one no packet has been seen.
+    let ask = stage.ask(&pod, 60_000)?;
     stage.ends_as("web", "deadline")?;
     ask.cut()?;
     let note = stage.warning(&pod, "DrainDeadline")?;
@@ -125,16 +127,17 @@ fn call(stage: &Stage<'_>, address: &str) -> Result<String> {
 /// Against the API server, by the agent's own program: what breaks a rolling update is found, and nothing in a
 /// workload that is as it should be.
 fn check(stage: &Stage<'_>) -> Result<()> {
-    let mut good = App::new("good", Hook::Drain(""));
+    let mut good = App::new("good", Hook::Drain("?last-call=http"));
     good.grace = 60;
-    let mut bad = App::new("bad", Hook::Sleep(20)).deployment(1);
+    let app = App::new("bad", Hook::Sleep(20));
+    let mut bad = app.deployment(1);
     bad["spec"]["strategy"]["rollingUpdate"] = json!({ "maxSurge": 0, "maxUnavailable": 1 });
     bad["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = Value::Null;
-    stage.apply(vec![good.deployment(2), good.service("ClusterIP", None), bad])?;
+    stage.apply(vec![good.deployment(2), good.service("ClusterIP", None)])?;
+    stage.apply(vec![bad, app.service("ClusterIP", None)])?;
     let (code, findings) = checked(stage)?;
     let of = |name: &str| {
-        let ours =
-            findings.iter().filter(move |finding| finding.to_string().contains(&format!("\"{name}\"")));
+        let ours = findings.iter().filter(move |finding| finding["object"]["name"] == name);
         ours.map(|finding| finding["rule"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
     };
     let (of_bad, of_good) = (of("bad"), of("good"));
@@ -143,7 +146,7 @@ fn check(stage: &Stage<'_>) -> Result<()> {
     }
     ensure!(of_good.is_empty(), "found in a good workload: {of_good:?}");
     ensure!(code == Some(1), "it ended with {code:?}, not with 1");
-    stage.kubectl(&["delete", "deployment", "bad", "--wait=true"])?;
+    stage.kubectl(&["delete", "deployment,service", "bad", "--wait=true"])?;
     let (code, findings) = checked(stage)?;
     ensure!(code == Some(0) && findings.is_empty(), "{code:?}: {findings:#?}");
     Ok(())
