@@ -166,9 +166,12 @@ impl Agent {
         Ok(text)
     }
 
-    /// Keeps what was logged: a pod's log goes with the pod.
+    /// Keeps what was logged, with the logs of the node's components too: a pod's log goes with the pod.
     pub(crate) fn remember(&self) -> Result<()> {
         let log = self.log()?;
+        if self.cluster.is_own() {
+            fs::write(self.cluster.home().log("lastcall"), &log)?;
+        }
         *self.past() = log;
         Ok(())
     }
