@@ -21,7 +21,7 @@ pub(super) const ALL: &[Scenario] = &[
 fn rolled(stage: &Stage<'_>) -> Result<()> {
     stage.apply(vec![patient()])?;
     let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 30_000)?;
+    let ask = stage.ask(&pod, 20_000)?;
     stage.delete("pod/web", &[])?;
     stage.draining("web")?;
     stage.agent.remember()?;
@@ -29,21 +29,21 @@ fn rolled(stage: &Stage<'_>) -> Result<()> {
     stage.agent.ready()?;
     ask.answered()?;
     unfailed(stage)?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 25.0, 50.0)
+    between("the pod's end", stage.gone(&pod, SOON)?, 15.0, 45.0)
 }
 
 /// SIGKILL of all of the container, as the kernel does it when memory runs out.
 fn killed(stage: &Stage<'_>) -> Result<()> {
     stage.apply(vec![patient()])?;
     let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 30_000)?;
+    let ask = stage.ask(&pod, 16_000)?;
     stage.delete("pod/web", &[])?;
-    stage.draining("web")?;
+    stage.held("web")?;
     stage.agent.kill()?;
     stage.agent.ready()?;
     ask.answered()?;
     unfailed(stage)?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 25.0, 50.0)
+    between("the pod's end", stage.gone(&pod, SOON)?, 12.0, 40.0)
 }
 
 /// The hook finds nobody and begins to sleep; the next agent takes it over.
