@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn silent_ends_are_cuts_as_far_as_the_idle_ones_do_not_explain_them() {
-        let cut = |silent, silent_at_work, ends| {
+        let cut = |silent, silent_at_work, ends: u64| {
             let before = View { silent, silent_at_work, ..View::default() };
             let first = Pod { cut: 2, silent_ends: 1, ..Pod::default() };
             cut(&before, &first, &Pod { cut: 5, silent_ends: 1 + ends, ..first }) - 3
