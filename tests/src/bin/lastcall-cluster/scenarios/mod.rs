@@ -2,6 +2,7 @@
 
 mod absence;
 mod containers;
+mod install;
 mod kinds;
 mod node;
 mod stage;
@@ -75,7 +76,7 @@ const SIDE_BY_SIDE: usize = 6;
 /// Plays them, says how each went, and whether all went well.
 pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
     // What stops the API server comes last: others would meet what recovers from it.
-    let all = [stops::ALL, kinds::ALL, containers::ALL, absence::ALL, node::ALL];
+    let all = [stops::ALL, kinds::ALL, containers::ALL, absence::ALL, install::ALL, node::ALL];
     let chosen: Vec<&Scenario> = all
         .into_iter()
         .flatten()
