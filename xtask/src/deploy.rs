@@ -6,6 +6,7 @@
 mod bare;
 mod cases;
 pub(crate) mod go_tools;
+mod kyverno;
 mod render;
 mod schemas;
 mod server;
@@ -29,6 +30,9 @@ pub(crate) struct Wanted {
     /// The same by an API server of our own, of this version of Kubernetes; the first build takes minutes
     #[arg(long, value_name = "VERSION", conflicts_with = "kubeconfig")]
     server: Option<Kubernetes>,
+    /// Have Kyverno's own command try the injection by its policy; the first build takes ten minutes
+    #[arg(long, conflicts_with_all = ["kubeconfig", "server"])]
+    kyverno: bool,
 }
 
 /// Writes or checks the manifests.
@@ -39,6 +43,9 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<()> {
     if let Some(version) = wanted.server {
         let server = bare::ApiServer::start(workspace, version)?;
         return server::judge(workspace, &server.kubeconfig(), true);
+    }
+    if wanted.kyverno {
+        return kyverno::judge(workspace);
     }
     let helm = go_tools::helm(workspace)?;
     versions::check(workspace)?;

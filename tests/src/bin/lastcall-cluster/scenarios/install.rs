@@ -43,6 +43,9 @@ fn by_helm(stage: &Stage<'_>) -> Result<()> {
     let chart = chart.to_str().context("a path that is no text")?;
     // As the image is called here, no value is needed.
     run_helm(stage, &["install", "lastcall", chart, "--wait", "--timeout=120s"])?;
+    // Ready is enough for helm. Kubernetes forgets an update that begins before the agent counts as available
+    // (minReadySeconds) until something else happens to the DaemonSet.
+    stage.agent.ready()?;
     let agents = ["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=lastcall", "-o", "json"];
     let count = |text: String| -> Result<Vec<Value>> {
         let found: Value = serde_json::from_str(&text)?;
