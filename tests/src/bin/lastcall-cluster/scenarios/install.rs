@@ -31,8 +31,12 @@ const PINS: &str = "/sys/fs/bpf/lastcall";
 fn helm(stage: &Stage<'_>) -> Result<()> {
     stage.agent.remove()?;
     let played = by_helm(stage);
-    // The release is in the way of the manifests; where the play ended early, it is still there.
-    let _ = run_helm(stage, &["uninstall", "lastcall", "--ignore-not-found", "--wait", "--timeout=100s"]);
+    // A release is in the way of the manifests; which one is still there depends on where the play ended.
+    for namespace in ["default", NAMESPACE] {
+        let all = ["uninstall", "lastcall", "--ignore-not-found", "--wait", "--timeout=100s"];
+        let _ = run_helm(stage, &[&all[..], &["-n", namespace]].concat());
+    }
+    stage.cluster.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false"])?;
     let waited = no_namespace(stage);
     stage.agent.apply()?;
     played.and(waited)
@@ -84,11 +88,13 @@ fn by_helm(stage: &Stage<'_>) -> Result<()> {
     run_helm(stage, &["uninstall", "lastcall", "--wait", "--timeout=100s"])?;
     no_namespace(stage)?;
     ensure!(pinned(stage)?, "helm uninstall took {PINS} away, and hooks fail now");
-    run_helm(stage, &["install", "lastcall", chart, "--wait", "--timeout=120s"])?;
-    let asked = ["--reuse-values", "--set=uninstall=true", "--wait", "--timeout=120s"];
-    run_helm(stage, &[&["upgrade", "lastcall", chart], &asked[..]].concat())?;
+    // As many install everything: the release in the namespace that helm makes for it.
+    let there = ["-n", NAMESPACE, "--wait", "--timeout=120s"];
+    run_helm(stage, &[&["install", "lastcall", chart, "--create-namespace"], &there[..]].concat())?;
+    let asked = ["upgrade", "lastcall", chart, "--reuse-values", "--set=uninstall=true"];
+    run_helm(stage, &[&asked, &there[..]].concat())?;
     ensure!(!pinned(stage)?, "helm says that it is done, and {PINS} is still there");
-    run_helm(stage, &["uninstall", "lastcall", "--wait", "--timeout=100s"]).map(drop)
+    Ok(())
 }
 
 /// A Deployment that says nothing of lastcall, in a namespace that asks, is rolled and fails nothing.
