@@ -7,6 +7,7 @@ mod bare;
 mod cases;
 pub(crate) mod go_tools;
 mod kyverno;
+mod monitoring;
 mod render;
 mod schemas;
 mod server;
@@ -33,6 +34,9 @@ pub(crate) struct Wanted {
     /// Have Kyverno's own command try the injection by its policy; the first build takes ten minutes
     #[arg(long, conflicts_with_all = ["kubeconfig", "server"])]
     kyverno: bool,
+    /// Have Prometheus' promtool try the alerts and the dashboard's queries; the first build takes minutes
+    #[arg(long, conflicts_with_all = ["kubeconfig", "server", "kyverno"])]
+    monitoring: bool,
 }
 
 /// Writes or checks the manifests.
@@ -46,6 +50,9 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<()> {
     }
     if wanted.kyverno {
         return kyverno::judge(workspace);
+    }
+    if wanted.monitoring {
+        return monitoring::judge(workspace);
     }
     let helm = go_tools::helm(workspace)?;
     versions::check(workspace)?;

@@ -22,6 +22,13 @@ pub(crate) fn kyverno(workspace: &Workspace) -> Result<PathBuf> {
     in_its_module(workspace, "kyverno", module, &["./cmd/cli/kubectl-kyverno"])
 }
 
+/// Prometheus' judge of rules.
+pub(crate) fn promtool(workspace: &Workspace) -> Result<PathBuf> {
+    // Without the clouds' libraries, which only discovery needs.
+    let arguments = ["-tags=remove_all_sd,netgo", "./cmd/promtool"];
+    in_its_module(workspace, "promtool", ("github.com/prometheus/prometheus", "v0.315.0"), &arguments)
+}
+
 /// Where a module's sources lie, fetched if need be.
 pub(crate) fn sources(workspace: &Workspace, module: &str) -> Result<PathBuf> {
     let mut go = Command::new(go::find_or_install(&workspace.target.join("e2e"))?);
