@@ -208,7 +208,6 @@ start() {
       --node-ip $NODE4,$NODE6 --v 3
     ;;
   kube-proxy)
-    # The mode may have changed since the last start; the other mode's rules are taken away by kube-proxy.
     cat >$D/kube-proxy.yaml <<-YAML
 	apiVersion: kubeproxy.config.k8s.io/v1alpha1
 	kind: KubeProxyConfiguration
@@ -219,6 +218,9 @@ start() {
 	bindAddress: $NODE4
 	conntrack: {maxPerCore: 0}
 	YAML
+    # One that was stopped leaves its rules, and perhaps the emptied chain of an endpoint that was away: the
+    # next one takes a chain that exists for one with its rules in it, and the Service refuses everybody.
+    kube-proxy --config $D/kube-proxy.yaml --cleanup >>$D/log/kube-proxy.log 2>&1 || say "kube-proxy --cleanup: $?"
     launch kube-proxy kube-proxy --config $D/kube-proxy.yaml --v 2
     ;;
   *) echo "no component $1" >&2; exit 64 ;;

@@ -66,8 +66,22 @@ impl Agent {
     /// `kubectl delete` of everything in `deploy/`, to its end.
     pub(crate) fn remove(&self) -> Result<()> {
         self.remember()?;
-        let words = ["delete", "--ignore-not-found", "--wait=true", "--timeout=80s", "-f", "-"];
-        self.cluster.kubectl_with(&words, &self.manifests, Duration::from_secs(100)).map(drop)
+        let words = ["delete", "--ignore-not-found", "--wait=true", "--timeout=110s", "-f", "-"];
+        let removed = self.cluster.kubectl_with(&words, &self.manifests, READY + Duration::from_secs(10));
+        removed.map(drop).map_err(|error| error.context(format!("left: {}", self.left())))
+    }
+
+    /// What a removal that does not end waits for, as the API has it.
+    fn left(&self) -> String {
+        let conditions = "jsonpath=namespace {.status.phase}{\"; \"}{range .status.conditions[*]}{.type}={.status} {.message}{\"; \"}{end}";
+        let pods = "jsonpath={range .items[*]}{.metadata.name} {.status.phase}, deleted \
+                    {.metadata.deletionTimestamp}{\"; \"}{end}";
+        let questions = [
+            ["get", "namespace", NAMESPACE, "--ignore-not-found", "-o", conditions],
+            ["-n", NAMESPACE, "get", "pods", "-o", pods],
+        ];
+        let said = questions.map(|words| self.cluster.kubectl(&words).unwrap_or_else(|e| format!("{e:#}")));
+        said.join("; ")
     }
 
     /// SIGKILL of its process.
@@ -98,9 +112,12 @@ impl Agent {
         Ok(text)
     }
 
-    /// Keeps what was logged: a pod's log goes with the pod.
+    /// Keeps what was logged, with the logs of the node's components too: a pod's log goes with the pod.
     pub(crate) fn remember(&self) -> Result<()> {
         let log = self.log()?;
+        if self.cluster.is_own() {
+            fs::write(self.cluster.home().log("lastcall"), &log)?;
+        }
         *self.past() = log;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::stage::{SOON, Stage, between};
-use super::{Scenario, scenario};
+use super::{Scenario, recovery, scenario};
 use crate::app::{App, Hook};
 use crate::cluster::Change;
 
@@ -68,5 +68,6 @@ fn api_server(stage: &Stage<'_>) -> Result<()> {
     stage.cluster.component("kube-apiserver", Change::Start)?;
     ask.answered()?;
     stage.ends_as("web", "drained")?;
-    stage.gone(&pod, SOON).map(drop)
+    stage.gone(&pod, SOON)?;
+    recovery::wait(stage)
 }
