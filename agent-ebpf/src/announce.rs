@@ -27,23 +27,25 @@ pub const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff,
 /// Where the kernel answers right ([`crate::abi::LastCallConfig::tells_unread`]), all requests are small.
 pub const SMALL_REQUEST: u32 = 1023;
 
-/// Places for connections with an [`crate::abi::Unread`] request.
-pub const UNREAD: u32 = UNREAD_OF_A_POD * 16;
-/// So many of a pod; the sixteenth pod after it has the same.
-pub const UNREAD_OF_A_POD: u32 = 64;
-/// How many of a pod's places each of its packets looks at.
-pub const UNREAD_LOOKS: u32 = 4;
+/// Pods with places of their own for connections with an [`crate::abi::Unread`] request; the sixteenth after a pod
+/// has the same ones.
+pub const UNREAD_PODS: u32 = 16;
+/// Places of a pod.
+pub const UNREAD_PLACES: u32 = 64;
+/// How many requests each of the pod's packets looks at.
+pub const UNREAD_LOOKS: u32 = 8;
 
 /// The place of a connection with this peer's port among those of its pod.
 #[inline(always)]
-pub fn unread_place(pod: u32, peer_port: u16) -> u32 {
-    unread_look(pod, shuffled(peer_port) >> 16)
+pub fn unread_place(peer_port: u16) -> u32 {
+    // Not the bits that say whose turn it is: clients of one turn would have few places.
+    (shuffled(peer_port) >> 20) % UNREAD_PLACES
 }
 
-/// One of a pod's places, all of them in turn.
+/// The key of a pod's place.
 #[inline(always)]
-pub fn unread_look(pod: u32, turn: u32) -> u32 {
-    pod.wrapping_mul(UNREAD_OF_A_POD).wrapping_add(turn % UNREAD_OF_A_POD) % UNREAD
+pub fn unread_key(pod: u32, place: u32) -> u32 {
+    pod % UNREAD_PODS * UNREAD_PLACES + place % UNREAD_PLACES
 }
 
 /// Is this request still the one that waits, and nothing else has happened?

@@ -11,7 +11,7 @@ use lastcall_ebpf::{
         Address, Announcing, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait,
         LastCallConfig, Pod, Port, PortKey, ProbeKey, StreamKey, Unread, hook_count, last_call_count,
     },
-    announce::UNREAD,
+    announce::{UNREAD_PLACES, UNREAD_PODS},
     chunks::Chunks,
     flow::Packet,
     frames::Walk,
@@ -91,8 +91,8 @@ pub(crate) struct Scratch {
     /// The segment is one frame of a WebSocket client.
     pub(crate) websocket: bool,
     pub(crate) unread: Unread,
-    /// Counts looks at [`LAST_CALL_UNREAD`]: stays from run to run.
-    pub(crate) looks: u32,
+    /// The place in [`LAST_CALL_UNREAD`] that the next look begins with: stays from run to run.
+    pub(crate) next_look: u32,
     pub(crate) stream: StreamKey,
     pub(crate) walk: Walk,
     pub(crate) head: Head,
@@ -140,10 +140,18 @@ pub(crate) static LAST_CALL_SOCKETS: SockHash<FlowKey> = SockHash::with_max_entr
 #[btf_map]
 pub(crate) static LAST_CALL_STATES: SkStorage<Announcing> = SkStorage::new();
 
-/// Large requests that have come in, and may not have been read. TC ingress alone, by [`UNREAD`]'s numbers. Two
-/// connections of one number: the later one takes the place, and the other is not told this time.
+/// Large requests that have come in, and may not have been read. The last call's programs alone, but that the agent
+/// asks whether there are any. Two connections of one place: the later one takes it, and the other is not told this
+/// time.
 #[map]
-pub(crate) static LAST_CALL_UNREAD: HashMap<u32, Unread> = HashMap::with_max_entries(UNREAD, 0);
+pub(crate) static LAST_CALL_UNREAD: HashMap<u32, Unread> =
+    HashMap::with_max_entries(UNREAD_PODS * UNREAD_PLACES, 0);
+
+/// By pod, which of its places in [`LAST_CALL_UNREAD`] are taken, or were a moment ago. A byte each, which two
+/// processors may write at once.
+#[map]
+pub(crate) static LAST_CALL_PLACES: Array<[u8; UNREAD_PLACES as usize]> =
+    Array::with_max_entries(UNREAD_PODS, 0);
 
 /// Where the kernel keeps what the last call has to know. Agent writes once, the last call's programs read.
 #[map]

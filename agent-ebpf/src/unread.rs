@@ -14,13 +14,13 @@ use aya_ebpf::{
 };
 use lastcall_ebpf::{
     abi::{Connection, LastCallConfig, Unread, last_call_count as outcome},
-    announce::{self, UNREAD_LOOKS, phase},
+    announce::{self, UNREAD_LOOKS, UNREAD_PLACES, UNREAD_PODS, phase},
 };
 
 use crate::{
     entries::{ESTABLISHED, find},
     last_call::{address, bump, config, leased, put_in, socket, state, word},
-    maps::{LAST_CALL_SOCKETS, LAST_CALL_UNREAD, SCRATCH, Scratch},
+    maps::{LAST_CALL_PLACES, LAST_CALL_SOCKETS, LAST_CALL_UNREAD, SCRATCH, Scratch},
     skb::{ETHERNET, Skb},
 };
 
@@ -28,17 +28,27 @@ use crate::{
 #[inline(always)]
 pub(crate) fn wait(run: &mut Scratch, c: &Connection) {
     run.unread = Unread { key: run.key, in_end: c.in_end, out_end: c.out_end };
-    let place = announce::unread_place(run.key.pod, run.key.peer_port);
-    let waits = LAST_CALL_UNREAD.insert(&place, &run.unread, 0).is_ok();
-    bump(if waits { outcome::UNREAD } else { outcome::LARGE_REQUEST });
+    let place = announce::unread_place(run.key.peer_port);
+    let key = announce::unread_key(run.key.pod, place);
+    if LAST_CALL_UNREAD.insert(&key, &run.unread, 0).is_err() {
+        return bump(outcome::LARGE_REQUEST);
+    }
+    mark(run.key.pod, place, 1);
+    bump(outcome::UNREAD);
+}
+
+#[inline(always)]
+fn mark(pod: u32, place: u32, taken: u8) {
+    if let Some(places) = LAST_CALL_PLACES.get_ptr_mut(pod % UNREAD_PODS) {
+        // SAFETY: a map value that was just looked up; a byte is written whole.
+        unsafe { core::ptr::write_volatile(&raw mut (*places)[(place % UNREAD_PLACES) as usize], taken) };
+    }
 }
 
 /// A packet looks at a few of the pod's requests.
 #[inline(always)]
 pub(crate) fn look(skb: Skb, pod: u32) {
-    for _ in 0..UNREAD_LOOKS {
-        look_at_one(skb.0, pod, 0);
-    }
+    look_at_some(skb, pod, 0);
 }
 
 /// The agent asks for a look. Always 0.
@@ -46,25 +56,49 @@ pub(crate) fn look(skb: Skb, pod: u32) {
 pub(crate) fn asked(ctx: &TcContext) -> i32 {
     let Ok(pod) = ctx.load::<u32>(ETHERNET as usize) else { return 0 };
     if leased() {
-        for _ in 0..UNREAD_LOOKS {
-            look_at_one(ctx.skb.skb, pod, 1);
-        }
+        look_at_some(Skb(ctx.skb.skb), pod, 1);
     }
     0
 }
 
-/// Looks at the next of the pod's requests, by the means of [`SCRATCH`]'s value of this number. Always 0. Verified
-/// once by itself.
+/// Looks at the next few of the pod's requests, by the means of [`SCRATCH`]'s value of this number.
+#[inline(always)]
+fn look_at_some(skb: Skb, pod: u32, scratch: u32) {
+    let Some(run) = SCRATCH.get_ptr_mut(scratch) else { return };
+    let Some(places) = LAST_CALL_PLACES.get_ptr_mut(pod % UNREAD_PODS) else { return };
+    // SAFETY: this processor's own value, see its map.
+    let first = unsafe { (*run).next_look };
+    let (mut next, mut looks) = (first, 0);
+    for i in 0..UNREAD_PLACES {
+        let place = first.wrapping_add(i) % UNREAD_PLACES;
+        // SAFETY: a map value that was just looked up; a byte is read whole.
+        if unsafe { core::ptr::read_volatile(&raw const (*places)[place as usize]) } == 0 {
+            continue;
+        }
+        look_at_one(skb.0, pod, place, scratch);
+        next = place + 1;
+        looks += 1;
+        if looks == UNREAD_LOOKS {
+            break;
+        }
+    }
+    // SAFETY: as above.
+    unsafe { (*run).next_look = next };
+}
+
+/// Looks at one of the pod's requests. Always 0. Verified once by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn look_at_one(skb: *mut __sk_buff, pod: u32, scratch: u32) -> i32 {
+extern "C" fn look_at_one(skb: *mut __sk_buff, pod: u32, place: u32, scratch: u32) -> i32 {
     let Some(run) = SCRATCH.get_ptr_mut(scratch) else { return 0 };
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };
-    run.looks = run.looks.wrapping_add(1);
-    let place = announce::unread_look(pod, run.looks);
+    let key = announce::unread_key(pod, place);
     // SAFETY: copied at once; a place that another processor takes meanwhile is held against the connection.
-    let Some(&unread) = (unsafe { LAST_CALL_UNREAD.get(&place) }) else { return 0 };
+    let Some(&unread) = (unsafe { LAST_CALL_UNREAD.get(&key) }) else {
+        mark(pod, place, 0);
+        return 0;
+    };
     if unread.key.pod != pod {
         return 0;
     }
@@ -75,7 +109,7 @@ extern "C" fn look_at_one(skb: *mut __sk_buff, pod: u32, scratch: u32) -> i32 {
     let waits = !entry.is_null() && announce::is_unread(unsafe { &*entry }, &run.unread);
     let Some(config) = config() else { return 0 };
     if !waits {
-        if LAST_CALL_UNREAD.remove(&place).is_ok() {
+        if take(pod, place, key) {
             bump(outcome::LARGE_REQUEST);
         }
         return 0;
@@ -86,13 +120,20 @@ extern "C" fn look_at_one(skb: *mut __sk_buff, pod: u32, scratch: u32) -> i32 {
     if sk.is_null() {
         return 0;
     }
-    if is_read(run, config, sk) && LAST_CALL_UNREAD.remove(&place).is_ok() {
+    if is_read(run, config, sk) && take(pod, place, key) {
         bump(put_in(run, c, config, sk));
         take_back(run, config, sk);
     }
     // SAFETY: looked up above, and used no more.
     unsafe { helpers::bpf_sk_release(sk.cast()) };
     0
+}
+
+/// Takes a request out of its place. One of two processors that try it succeeds.
+#[inline(always)]
+fn take(pod: u32, place: u32, key: u32) -> bool {
+    mark(pod, place, 0);
+    LAST_CALL_UNREAD.remove(&key).is_ok()
 }
 
 /// The app has read all that has come, and that is the request.

@@ -165,7 +165,7 @@ fn body(at: usize) -> u8 {
 fn read_as_nginx(conn: &Conn, size: usize) -> Result<()> {
     let (mut buffer, mut left) = ([0; BUFFER], size);
     while left > 0 {
-        let read = conn.stream().read(&mut buffer)?;
+        let read = conn.stream().read(&mut buffer[..BUFFER.min(left)])?;
         ensure!(read > 0, "the client has gone");
         left -= read;
         if left > 0 {

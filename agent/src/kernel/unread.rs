@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use lastcall_ebpf::announce::{UNREAD_LOOKS, UNREAD_OF_A_POD};
+use lastcall_ebpf::announce::{UNREAD_LOOKS, UNREAD_PLACES};
 
 use super::sys;
 
 /// A look at all of a pod's large requests is so many runs.
-pub(super) const LOOKS: u32 = UNREAD_OF_A_POD / UNREAD_LOOKS;
+pub(super) const LOOKS: u32 = UNREAD_PLACES / UNREAD_LOOKS;
 /// What is sent, to be asked for.
 const BYTES: &[u8] = b"how many bytes are these?";
 /// Nothing on a loopback takes longer.
