@@ -52,8 +52,10 @@ mounts() {
   mount -t bpf bpf /sys/fs/bpf
   # The kubelet writes sysctls that no namespace holds: it finds the values it wants in files.
   local setting file
+  # And one that it reads: a scenario makes the node look short of process ids by it.
   for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
-    kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
+    kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000 \
+    "kernel/pid_max=$(cat /proc/sys/kernel/pid_max)"; do
     file=$D/sysctl/$(basename "${setting%=*}")
     echo "${setting#*=}" >"$file"
     mount --bind "$file" "/proc/sys/${setting%=*}"
@@ -151,6 +153,10 @@ files() {
 	staticPodPath: $D/static-pods
 	imageGCHighThresholdPercent: 100
 	evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
+	evictionSoft: {pid.available: 1k}
+	evictionSoftGracePeriod: {pid.available: 1s}
+	evictionMaxPodGracePeriod: 60
+	evictionPressureTransitionPeriod: 5s
 	volumePluginDir: /var/lib/kubelet/volume-plugins
 	YAML
   mkdir -p $D/static-pods
@@ -208,7 +214,6 @@ start() {
       --node-ip $NODE4,$NODE6 --v 3
     ;;
   kube-proxy)
-    # The mode may have changed since the last start; the other mode's rules are taken away by kube-proxy.
     cat >$D/kube-proxy.yaml <<-YAML
 	apiVersion: kubeproxy.config.k8s.io/v1alpha1
 	kind: KubeProxyConfiguration
@@ -219,6 +224,9 @@ start() {
 	bindAddress: $NODE4
 	conntrack: {maxPerCore: 0}
 	YAML
+    # One that was stopped leaves its rules, and perhaps the emptied chain of an endpoint that was away: the
+    # next one takes a chain that exists for one with its rules in it, and the Service refuses everybody.
+    kube-proxy --config $D/kube-proxy.yaml --cleanup >>$D/log/kube-proxy.log 2>&1 || say "kube-proxy --cleanup: $?"
     launch kube-proxy kube-proxy --config $D/kube-proxy.yaml --v 2
     ;;
   *) echo "no component $1" >&2; exit 64 ;;

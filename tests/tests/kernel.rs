@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::netns::Netns;
@@ -187,6 +188,32 @@ scenarios! {
         ensure!(call.answered_within(AT_ONCE)?.outcome() == "drained");
         let after = tc::attached(&netns)?;
         ensure!(before.iter().all(|line| after.contains(line)), "was {before:?}, is {after:?}");
+        Ok(())
+    }
+
+    /// Filters stay when their agent is killed. The next one's take their place, so that it sees the pod.
+    fn a_dead_agent_s_filters_are_taken_over(node) {
+        let ours = |pod: &Pod| -> Result<Vec<String>> {
+            let found = tc::attached(&inside(pod)?)?;
+            Ok(found.into_iter().filter(|line| line.contains("0x1a57ca11")).collect())
+        };
+        let killed = node.agent().flag("--attach", "clsact").start()?;
+        let (pod, server) = web(node, "/drain?last-call=http")?;
+        let request = thinking(&node.client()?, &pod, &server)?;
+        let stop = node.kubelet().delete(&pod)?;
+        ensure!(stop.still_held_after(A_MOMENT), "answered with a request in flight");
+        killed.kill();
+        let left = ours(&pod)?;
+        ensure!(left.len() == 4, "the observer's two and the last call's two: {left:?}");
+        let agent = node.agent().flag("--attach", "clsact").start()?;
+        let until = Instant::now() + SOON;
+        while ours(&pod)?.iter().any(|line| left.contains(line)) {
+            ensure!(Instant::now() < until, "still there: {left:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        ensure!(ours(&pod)?.len() == 4, "not one for one: {:?}, were {left:?}", ours(&pod)?);
+        holds_until_done(&stop, request)?;
+        ensure!(fallbacks(&agent, "attach_failed")? == 0.0, "it did not see the pod");
         Ok(())
     }
 

@@ -5,9 +5,14 @@
 
 use std::sync::PoisonError;
 
-use aya::programs::{
-    LinkOrder, SchedClassifier, TcAttachType,
-    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+use aya::{
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        tc::{
+            self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle,
+        },
+    },
+    sys::NetlinkError,
 };
 use lastcall_ebpf::abi::names;
 
@@ -75,7 +80,7 @@ impl Observer {
         if how == Attach::Clsact {
             match tc::qdisc_add_clsact(link) {
                 Ok(()) | Err(TcError::AlreadyAttached) => {}
-                Err(TcError::NetlinkError(e)) if e.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(TcError::NetlinkError(e)) if is_there(&e) => {}
                 Err(e) => {
                     return Err(Error::Attach { name: "clsact", to: link.to_owned(), source: Box::new(e) });
                 }
@@ -122,9 +127,13 @@ impl Observer {
                 }
             };
             let program: &mut SchedClassifier = program(&mut ebpf, name)?;
-            let attached =
-                program.attach_with_options(link, direction, options).and_then(|id| program.take_link(id));
-            match attached {
+            let attached = match program.attach_with_options(link, direction, options) {
+                Err(ProgramError::TcError(TcError::NetlinkError(e))) if is_there(&e) => {
+                    take_over(program, link, direction, priority)
+                }
+                other => other,
+            };
+            match attached.and_then(|id| program.take_link(id)) {
                 Ok(l) => attachment.links.push(l),
                 Err(e) => {
                     attachment.detach();
@@ -134,4 +143,21 @@ impl Observer {
         }
         Ok(attachment)
     }
+}
+
+/// Puts the program in the place of a filter of ours. A filter, unlike a link, outlives the agent that
+/// attached it, and there is one agent at a time: this one is a dead agent's, and fills a table that nobody
+/// reads.
+fn take_over(
+    program: &mut SchedClassifier,
+    link: &str,
+    direction: TcAttachType,
+    priority: u16,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let left = SchedClassifierLink::attached(link, direction, priority, HANDLE, None);
+    program.attach_to_link(left.map_err(TcError::IoError)?)
+}
+
+fn is_there(e: &NetlinkError) -> bool {
+    e.raw_os_error() == Some(libc::EEXIST)
 }

@@ -23,6 +23,8 @@ const WINDOW_MIN: Duration = Duration::from_secs(2);
 /// client's own rhythm is known, and twice that has passed ([`View::missed`]); a second more is for the
 /// nodes whose kube-proxy is the last to turn.
 const WINDOW_MISSED: Duration = Duration::from_secs(1);
+/// So many clients at least must stay away: one or two may have ended for good.
+const FEWEST_MISSED: f64 = 5.0;
 /// ln(100): a silence that by chance comes once in a hundred.
 const PROOF: f64 = 4.605_170_185_988_092;
 
@@ -109,11 +111,13 @@ pub fn settle(contract: &Contract, at: &Circumstances, view: &View) -> Settle {
 }
 
 /// A client that was told to leave and asks again and again comes back at once, and as long as routing has
-/// not converged on its path, one time in as many as there are endpoints it is sent here. With so many of
-/// them gone that the chance of nobody coming is 1 %, nobody coming is proof. Those that left before the last
-/// one came do not count, nor those that would not have asked again yet ([`View::missed`]).
+/// not converged on its path, one time in as many as there are endpoints it is sent here: of `n` others, it
+/// goes to one of them with a chance of n/(n+1). With so many gone that the chance of nobody coming is 1 %,
+/// nobody coming is proof. Those that left before the last one came do not count, nor those that would not
+/// have asked again yet ([`View::missed`]).
 fn missed_enough(at: &Circumstances, view: &View) -> bool {
-    at.others_ready.is_some_and(|others| view.missed as f64 >= PROOF * (others as f64 + 1.0))
+    let each = |others: usize| (1.0 / others as f64).ln_1p();
+    at.others_ready.is_some_and(|others| view.missed as f64 >= (PROOF / each(others)).max(FEWEST_MISSED))
 }
 
 /// ln(100)/λ; nothing for a rate so small that the time would have no meaning.
@@ -127,5 +131,11 @@ impl Settle {
         let last = view.last_new.unwrap_or(began).max(began);
         let quiet = last + self.window;
         quiet.max(began + self.floor).max(view.udp_settled.unwrap_or(began))
+    }
+
+    /// The floor does not fit into what the grace leaves. Not said of a floor that is a guess: nobody could act
+    /// on it, and the next moment may know better.
+    pub fn exceeds(&self, within: Duration) -> bool {
+        self.floor > within && self.why != Why::Exposure(Exposure::Unknown)
     }
 }

@@ -212,10 +212,10 @@ fn clients_that_stay_away_end_the_settling() {
         ask(&Contract::default(), &few, &view, now)
     };
     let said = "5 s: 0.0 connections/s, silence proves nothing";
-    assert_eq!(say(9, Some(1002.75), 1002.5), format!("wait 1002.75: settling, {said}"));
-    assert_eq!(say(9, Some(1009.0), 1002.5), format!("wait 1005: settling, {said}"));
-    assert_eq!(say(9, Some(1002.0), 1002.5), format!("wait 1005: settling, {said}"), "never into the past");
-    assert_eq!(say(10, None, 1002.75), "drained 0/0", "4.6 for each of two endpoints");
+    assert_eq!(say(6, Some(1002.75), 1002.5), format!("wait 1002.75: settling, {said}"));
+    assert_eq!(say(6, Some(1009.0), 1002.5), format!("wait 1005: settling, {said}"));
+    assert_eq!(say(6, Some(1002.0), 1002.5), format!("wait 1005: settling, {said}"), "never into the past");
+    assert_eq!(say(7, None, 1002.75), "drained 0/0", "1/2^7 is less than 1 %");
 }
 
 #[test]

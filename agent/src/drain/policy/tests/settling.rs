@@ -89,21 +89,32 @@ fn clients_that_were_sent_away_prove_it_for_cluster_services_alone() {
     let missed =
         |a: &Circumstances, missed| settle(&Contract::default(), a, &View { missed, ..View::default() });
     let cluster = told(Exposure::Cluster);
-    let enough = missed(&cluster, 14);
-    assert_eq!(seconds(enough), (2.0, 1.0), "three times 4.6");
+    let enough = missed(&cluster, 12);
+    assert_eq!(seconds(enough), (2.0, 1.0), "(2/3)^12 is less than 1 %, (2/3)^11 is not");
     assert_eq!(enough.to_string(), "1 s of silence: clients that were sent away do not come back");
-    assert_eq!(seconds(missed(&cluster, 13)), (5.0, 5.0));
+    assert_eq!(seconds(missed(&cluster, 11)), (5.0, 5.0));
     assert_eq!(seconds(missed(&told(Exposure::Headless), 1000)), (30.0, 30.0));
     let alone = Circumstances { others_ready: Some(0), ..cluster };
     assert_eq!(seconds(missed(&alone, 5)), (2.0, 1.0), "where else could they have gone");
     assert_eq!(seconds(missed(&alone, 4)), (5.0, 5.0));
     let noisy = Circumstances { openings_per_second: Some(1.5), ..cluster };
-    assert_eq!(seconds(missed(&noisy, 14)), (2.0, 1.0), "whichever proves it sooner");
-    assert_eq!(seconds(missed(&noisy, 13)), (3.07, 3.07));
+    assert_eq!(seconds(missed(&noisy, 12)), (2.0, 1.0), "whichever proves it sooner");
+    assert_eq!(seconds(missed(&noisy, 11)), (3.07, 3.07));
     let unknown = Circumstances { others_ready: None, ..cluster };
     assert_eq!(seconds(missed(&unknown, 1000)), (5.0, 5.0), "one in how many?");
     let blind = Circumstances { observed_by_kernel: false, ..cluster };
     assert_eq!(seconds(missed(&blind, 1000)), (5.0, 5.0), "nobody would see them come back");
+}
+
+#[test]
+fn a_floor_that_does_not_fit_is_said_unless_it_is_a_guess() {
+    let exceeds = |kind, within| default(&of(kind, None)).exceeds(Duration::from_secs(within));
+    assert!(exceeds(Exposure::Headless, 29) && !exceeds(Exposure::Headless, 30));
+    assert!(exceeds(Exposure::Cluster, 4) && !exceeds(Exposure::Cluster, 5));
+    assert!(!exceeds(Exposure::Unknown, 1), "the Service has not been looked at yet");
+    let asked = Contract { settle: Some(Duration::from_secs(40)), ..Contract::default() };
+    let asked = settle(&asked, &of(Exposure::Unknown, None), &View::default());
+    assert!(asked.exceeds(Duration::from_secs(39)), "what the hook asks for is no guess");
 }
 
 #[test]
