@@ -3,6 +3,7 @@
 mod absence;
 mod bounds;
 mod containers;
+mod install;
 mod kinds;
 mod node;
 mod pressure;
@@ -111,6 +112,7 @@ pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
         pressure::ALL,
         watch::ALL,
         absence::ALL,
+        install::ALL,
         node::ALL,
     ];
     let chosen: Vec<&Scenario> = all
