@@ -6,7 +6,7 @@
 
 /// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
 /// an agent never reads another version's bytes.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Names of the maps and programs in the kernel object, once for both sides.
 pub mod names {
