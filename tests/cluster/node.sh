@@ -224,9 +224,6 @@ start() {
 	bindAddress: $NODE4
 	conntrack: {maxPerCore: 0}
 	YAML
-    # One that was stopped leaves its rules, and perhaps the emptied chain of an endpoint that was away: the
-    # next one takes a chain that exists for one with its rules in it, and the Service refuses everybody.
-    kube-proxy --config $D/kube-proxy.yaml --cleanup >>$D/log/kube-proxy.log 2>&1 || say "kube-proxy --cleanup: $?"
     launch kube-proxy kube-proxy --config $D/kube-proxy.yaml --v 2
     ;;
   *) echo "no component $1" >&2; exit 64 ;;
@@ -243,6 +240,13 @@ stop() { # component [signal]
     sleep 0.1
   done
   kill -KILL "$pid" 2>/dev/null || true
+}
+
+# One that was stopped leaves its rules, and perhaps the emptied chain of an endpoint that was away: the next
+# one takes a chain that exists for one with its rules in it, and the Service refuses everybody. Not done at
+# each start: for a moment nothing is translated, and connections through Services die without a word.
+proxy_rules_away() {
+  kube-proxy --config $D/kube-proxy.yaml --cleanup >>$D/log/kube-proxy.log 2>&1
 }
 
 boot() {
@@ -268,5 +272,6 @@ case ${1:?what} in
 boot) boot ;;
 start) start "$2" ;;
 stop) stop "$2" "${3:-TERM}" ;;
-*) echo "boot, start COMPONENT or stop COMPONENT" >&2; exit 64 ;;
+proxy-rules-away) proxy_rules_away ;;
+*) echo "boot, start COMPONENT, stop COMPONENT or proxy-rules-away" >&2; exit 64 ;;
 esac

@@ -140,6 +140,10 @@ impl Eyes {
     /// Attaches to links that are new, and tracks addresses that are new. Called at the start and
     /// whenever a link or address of the namespace changes.
     pub(super) async fn look_at_links(&mut self, drain: &Drain) {
+        // The node's own links come and go with every pod, and carry everybody's packets.
+        if self.namespace.is_node() || self.services.attach.is_none() {
+            return;
+        }
         let Some(observer) = self.services.observer.clone() else { return };
         let links = match self.namespace.links_async().await {
             Ok(links) => links,

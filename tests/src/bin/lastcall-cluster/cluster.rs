@@ -124,6 +124,11 @@ impl Cluster {
         };
         run(&mut command, CALL)
     }
+
+    /// Takes the rules away that a stopped kube-proxy has left.
+    pub(crate) fn proxy_rules_away(&self) -> Result<()> {
+        run(self.node("bash").arg(format!("{INSIDE}/node.sh")).arg("proxy-rules-away"), CALL)
+    }
 }
 
 /// What to do with a component.

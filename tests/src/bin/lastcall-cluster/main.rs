@@ -111,6 +111,8 @@ fn go(args: &Args) -> Result<ExitCode> {
             let took = started.elapsed().as_secs_f64();
             println!("up in {took:.1} s; `cargo xtask e2e shell` is a shell on the node");
         }
+        // Nothing has to be booted for that.
+        Verb::Test(test) if test.list => scenarios::list(test)?,
         Verb::Test(test) => return with_cluster(args, &home, |cluster| scenarios::run(cluster, test)),
         Verb::Rollout(rollout) => {
             return with_cluster(args, &home, |cluster| rollout::run(cluster, rollout));

@@ -34,7 +34,7 @@ pub(crate) struct TestArgs {
     filter: Vec<String>,
     /// Name them, and do nothing.
     #[arg(long)]
-    list: bool,
+    pub(crate) list: bool,
 }
 
 /// Whom a scenario shares the node with.
@@ -100,8 +100,13 @@ impl Scenario {
 /// Pods that drain at the same time, on two cores.
 const SIDE_BY_SIDE: usize = 6;
 
-/// Plays them, says how each went, and whether all went well.
-pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
+/// Names them.
+pub(crate) fn list(args: &TestArgs) -> Result<()> {
+    chosen(args)?.iter().for_each(|scenario| println!("{}", scenario.name));
+    Ok(())
+}
+
+fn chosen(args: &TestArgs) -> Result<Vec<&'static Scenario>> {
     // What stops the API server comes last: others would meet what recovers from it.
     let all = [
         stops::ALL,
@@ -120,13 +125,15 @@ pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
         .flatten()
         .filter(|s| args.filter.is_empty() || args.filter.iter().any(|text| s.name.contains(text.as_str())))
         .collect();
-    if args.list {
-        chosen.iter().for_each(|scenario| println!("{}", scenario.name));
-        return Ok(true);
-    }
     if chosen.is_empty() {
         bail!("no scenario of that name");
     }
+    Ok(chosen)
+}
+
+/// Plays them, says how each went, and whether all went well.
+pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
+    let chosen = chosen(args)?;
     let pods = Pods::watch(cluster);
     let agent = Agent::install(cluster)?;
     let started = Instant::now();

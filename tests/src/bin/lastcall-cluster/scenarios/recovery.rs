@@ -24,6 +24,9 @@ const LIFE: Duration = Duration::from_secs(120);
 pub(super) fn wait(stage: &Stage<'_>) -> Result<()> {
     for component in WATCHERS {
         stage.cluster.component(component, Change::Stop)?;
+        if component == "kube-proxy" {
+            stage.cluster.proxy_rules_away()?;
+        }
         stage.cluster.component(component, Change::Start)?;
     }
     life(stage).context("the node does not work again after its API server came back")?;
