@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lastcall_tests::tc;
 use lastcall_tests::{Hook, Node, Pod, Server, scenarios};
 use serde_json::json;
 
@@ -49,6 +50,35 @@ scenarios! {
         open.close();
         drop(served);
         let answer = stop.answered_within(SOON)?;
+        ensure!((answer.status, answer.outcome()) == (200, "drained"), "{answer:?}");
+        Ok(())
+    }
+
+    /// Each pod that starts is a new link of the node. Nothing is attached to it, and nobody else's connections
+    /// are waited for.
+    fn a_new_link_of_the_node_stays_untouched(node) {
+        let agent = node.agent_of_cluster()?.start()?;
+        let client = node.client()?;
+        let (first, server) = edge(node, "edge-1", 7001, true)?;
+        let [ip, _] = client.node_ips();
+        let open = client.connect_to((ip, 7001).into())?;
+        let served = server.accept()?;
+        let stop = node.kubelet().call_hook(&first)?;
+        agent.says(&first, "1 connection")?;
+        let web = node.pod("web").http(8080).start()?;
+        let mut busy = client.connect(&web, 8080)?;
+        busy.get("/slow?ms=30000")?;
+        // Time for the agent to look at the new link: another drain begins and ends meanwhile.
+        let other = node.pod("other").http(8080).hook(Hook::http("/drain?settle=1s")).start()?;
+        let gone = node.kubelet().delete(&other)?.answered_within(SOON * 2).context("the other pod's hook")?;
+        ensure!(gone.outcome() == "drained", "{gone:?}");
+        // The other pod's link is going, and may go while they are listed.
+        let listed = (0..20).find_map(|_| tc::attached(node.host().netns()).ok());
+        let attached = listed.context("the node's links cannot be listed")?;
+        ensure!(attached.is_empty(), "attached to the node's links: {attached:?}");
+        open.close();
+        drop(served);
+        let answer = stop.answered_within(SOON).context("the hostNetwork pod's hook")?;
         ensure!((answer.status, answer.outcome()) == (200, "drained"), "{answer:?}");
         Ok(())
     }

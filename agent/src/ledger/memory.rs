@@ -107,7 +107,8 @@ impl Memory {
             past.insert(*cookie, now);
         }
         self.past = past;
-        if !still {
+        // Nothing to compare with is no stillness, but the next may begin here.
+        if !still || self.still_since.is_none() {
             self.still_since = Some(sockets.finished);
         }
         // A dump that began after a removal is a newer witness than the removal.
