@@ -167,6 +167,19 @@ scenarios! {
         Ok(())
     }
 
+    /// Nothing asked for: TCX where this kernel has it, and the programs see all they have to.
+    fn this_kernel_s_own_way_in(node) {
+        let agent = node.agent().start()?;
+        answers_rightly(node, &agent)?;
+        let way = if tc::has_tcx()? { "tcx" } else { "clsact" };
+        let ready = agent.get(9903, "/readyz")?.1;
+        ensure!(ready.contains(&format!("kernel programs: {way}")), "not by {way}: {ready}");
+        for reason in ["attach_failed", "no_ebpf", "blind", "table_full"] {
+            ensure!(fallbacks(&agent, reason)? == 0.0, "polled: {reason}");
+        }
+        Ok(())
+    }
+
     /// The older way in: the same answers, and the qdisc that was there stays, with all that is on it.
     fn clsact_instead_of_tcx(node) {
         let agent = node.agent().flag("--attach", "clsact").start()?;
