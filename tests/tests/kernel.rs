@@ -320,6 +320,16 @@ scenarios! {
         Ok(())
     }
 
+    /// What an old kernel refuses, the agent explains by the oldest that it is made for, and goes on without.
+    fn an_old_kernel_is_told_the_oldest(node) {
+        // It calls itself 2.6, and has no map for anybody.
+        let old = ["setarch", "--uname-2.6", "setpriv", "--bounding-set", "-bpf,-sys_admin"];
+        let agent = node.agent().under(&old).start()?;
+        agent.logs("is older than 5.10, the oldest that lastcall is made for", SOON)?;
+        ensure!(agent.metric("lastcall_ebpf_available")? == 0.0);
+        Ok(())
+    }
+
     /// Without the rights to load programs and to enter namespaces nothing can be seen. Then nothing is
     /// called drained: the deadline is all that is left.
     fn without_rights_nothing_is_called_drained(node) {
