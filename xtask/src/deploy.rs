@@ -3,8 +3,11 @@
 //! In: `deploy/chart/lastcall`. Out: `deploy/lastcall.yaml` and its siblings, so that the two ways to
 //! install cannot drift apart. With `--kubeconfig` a real API server judges them.
 
+mod bare;
 mod cases;
-mod go_tools;
+pub(crate) mod go_tools;
+mod kyverno;
+mod monitoring;
 mod render;
 mod schemas;
 mod server;
@@ -14,7 +17,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{child, workspace::Workspace};
+use crate::{child, e2e::programs::Kubernetes, workspace::Workspace};
 
 /// `cargo xtask deploy`, as typed.
 #[derive(clap::Args)]
@@ -25,12 +28,31 @@ pub(crate) struct Wanted {
     /// Have the API server of a cluster judge the manifests and try the injection; changes nothing that stays
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// The same by an API server of our own, of this version of Kubernetes; the first build takes minutes
+    #[arg(long, value_name = "VERSION", conflicts_with = "kubeconfig")]
+    server: Option<Kubernetes>,
+    /// Have Kyverno's own command try the injection by its policy; the first build takes ten minutes
+    #[arg(long, conflicts_with_all = ["kubeconfig", "server"])]
+    kyverno: bool,
+    /// Have Prometheus' promtool try the alerts and the dashboard's queries; the first build takes minutes
+    #[arg(long, conflicts_with_all = ["kubeconfig", "server", "kyverno"])]
+    monitoring: bool,
 }
 
 /// Writes or checks the manifests.
 pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<()> {
     if let Some(kubeconfig) = &wanted.kubeconfig {
-        return server::judge(workspace, kubeconfig);
+        return server::judge(workspace, kubeconfig, false);
+    }
+    if let Some(version) = wanted.server {
+        let server = bare::ApiServer::start(workspace, version)?;
+        return server::judge(workspace, &server.kubeconfig(), true);
+    }
+    if wanted.kyverno {
+        return kyverno::judge(workspace);
+    }
+    if wanted.monitoring {
+        return monitoring::judge(workspace);
     }
     let helm = go_tools::helm(workspace)?;
     versions::check(workspace)?;

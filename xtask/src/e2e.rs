@@ -1,7 +1,7 @@
 //! `cargo xtask e2e`: makes what the cluster needs, and hands over to `lastcall-cluster`, as root.
 
 pub(crate) mod go;
-mod programs;
+pub(crate) mod programs;
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _};
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    child,
+    btf, child,
     kernel_object::{self, NAME, PREBUILT, State},
     linker,
     paths::Paths,
@@ -42,7 +42,8 @@ pub(crate) fn run(workspace: &Workspace, force: bool) -> Result<PathBuf> {
     let tools = directory.join("tools");
     fs::create_dir_all(&tools)?;
     let built = build(workspace, &toolchain, &directory, &tools)?;
-    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let mut bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    btf::settle(&mut bytes)?;
     put(&directory, inputs, &bytes, &toolchain.rustc)?;
     eprintln!(
         "built the kernel object with {} in {:.0} s: {}",

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{ebpf, paths::Paths, workspace::Workspace};
+use crate::{btf, ebpf, paths::Paths, workspace::Workspace};
 use origin::Origin;
 
 /// `cargo xtask image`, as typed.
@@ -99,8 +99,11 @@ struct Image {
 
 fn build(workspace: &Workspace, origin: &Origin, names: &[String]) -> Result<Image> {
     let object = ebpf::run(workspace, false)?;
-    // One that was built by an older command than this one may tell of this machine.
-    if Paths::of(workspace, None)?.told_in(&fs::read(object)?).is_some() {
+    // One that was built by an older command than this one may tell of this machine, and is as it came.
+    let bytes = fs::read(object)?;
+    let mut settled = bytes.clone();
+    btf::settle(&mut settled)?;
+    if settled != bytes || Paths::of(workspace, None)?.told_in(&bytes).is_some() {
         ebpf::run(workspace, true)?;
     }
     let target = agent::Target::find_or_install()?;

@@ -1,6 +1,7 @@
 //! lastcall's chores, the same on a laptop and in CI: `cargo xtask VERB`.
 
 mod apt;
+mod btf;
 mod build;
 mod child;
 mod compat;

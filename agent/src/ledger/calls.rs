@@ -89,33 +89,6 @@ impl fmt::Display for Call {
     }
 }
 
-/// A client that was told and left, if it can be expected back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Departure {
-    /// Not earlier.
-    pub after: Moment,
-    /// By then it would have asked again.
-    pub back_by: Moment,
-}
-
-/// A client that asks so seldom is not missed, and the wait for it would be longer than any floor.
-const SLOWEST: Duration = Duration::from_secs(10);
-
-impl Departure {
-    /// `c` as it was last read, at `before`; gone by `now`. `None`: nothing says that it would come back.
-    ///
-    /// Only a client that has asked again and again is known to ask again soon. How often is the time
-    /// between its answers; twice that is when it is missed. HTTP/2 has no such rhythm.
-    pub(super) fn of(c: &Connection, before: Moment, now: Moment) -> Option<Self> {
-        let pauses = c.exchanges.checked_sub(1).filter(|n| *n > 0)?;
-        if c.told_at == 0 || c.protocol != protocol::HTTP1 || c.flags & flag::HEALTH_ONLY != 0 {
-            return None;
-        }
-        let pace = Moment(c.last_out).since(Moment(c.first_seen)) / pauses;
-        (pace <= SLOWEST).then_some(Self { after: before, back_by: now + pace * 2 })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,20 +131,5 @@ mod tests {
         for call in [Call::Stays(told), Call::NoBoundary, Call::NotRecognised, Call::Upgraded] {
             assert_eq!(call.under_way(now, PATIENCE), None, "{call}");
         }
-    }
-
-    #[test]
-    fn who_is_missed_and_when() {
-        let s = |n: u64| Moment(n * 1_000_000_000);
-        let c = Connection { told_at: 1, exchanges: 3, first_seen: s(10).0, last_out: s(14).0, ..http(0) };
-        let away = Some(Departure { after: s(15), back_by: s(20) });
-        assert_eq!(Departure::of(&c, s(15), s(16)), away, "an answer each two seconds");
-        let none = |c: Connection| assert_eq!(Departure::of(&c, s(15), s(16)), None, "{c:?}");
-        none(Connection { told_at: 0, ..c });
-        none(Connection { exchanges: 1, ..c });
-        none(Connection { exchanges: 0, ..c });
-        none(Connection { protocol: protocol::HTTP2, ..c });
-        none(Connection { flags: flag::HEALTH_ONLY, ..c });
-        none(Connection { last_out: s(31).0, ..c });
     }
 }

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod calls;
+mod departures;
 mod ends;
 mod excluded;
 mod inferred;
@@ -50,7 +51,7 @@ pub use judgement::{Known, Reason, State};
 pub use line::Line;
 pub use view::{Completeness, View};
 
-use calls::Departure;
+use departures::{Departures, Gone};
 use excluded::Excluded;
 use judge::Frame;
 use memory::Memory;
@@ -66,9 +67,6 @@ pub(crate) const VANISHED_AFTER: u8 = 6;
 /// And for at least so long: a route that fails over is not a client that has gone.
 pub(crate) const VANISHED_FOR: Duration = Duration::from_secs(10);
 
-/// More clients that left and stay away prove nothing more.
-const DEPARTURES_MAX: usize = 4096;
-
 /// What is known of one draining pod's connections.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -80,8 +78,7 @@ pub struct Ledger {
     memory: Memory,
     joined: join::Joined,
     last_left: Option<Moment>,
-    /// Clients that were told, left, and can be expected back.
-    departures: Vec<Departure>,
+    departures: Departures,
 }
 
 /// An entry of the kernel's table whose connection has gone without a packet.
@@ -109,7 +106,7 @@ impl Ledger {
             memory: Memory::default(),
             joined: join::Joined::default(),
             last_left: None,
-            departures: Vec::new(),
+            departures: Departures::default(),
         }
     }
 
@@ -239,17 +236,18 @@ impl Ledger {
         let before = std::mem::replace(&mut self.joined, joined);
         let Some(at) = evidence else { return };
         let names: HashSet<_> = self.joined.rows.iter().flat_map(join::Row::names).collect();
-        let counted = before.rows.iter().filter(|r| !r.udp && !r.unimportant && !r.candidate);
-        let seen_before = self.memory.read_before.unwrap_or_default();
-        for left in counted.filter(|r| !r.names().any(|n| names.contains(&n))) {
-            self.last_left = self.last_left.max(Some(at));
-            let told = left.entry.filter(|_| self.ports.settles(left.ends.local.1));
-            let departure = told.and_then(|(_, c)| Departure::of(&c, seen_before, at));
-            self.departures.extend(departure);
+        let rows = before.rows.iter().filter(|r| !r.udp && !r.names().any(|n| names.contains(&n)));
+        let mut gone = Vec::new();
+        for left in rows {
+            let counts = !left.unimportant && !left.candidate;
+            if counts {
+                self.last_left = self.last_left.max(Some(at));
+            }
+            let counts = counts && self.ports.settles(left.ends.local.1);
+            gone.extend(left.entry.map(|(_, entry)| Gone { entry, counts }));
         }
-        // Whoever left before somebody came proves nothing any more, and enough is enough.
-        let last_new = self.memory.new_by_table.unwrap_or_default();
-        self.departures.retain(|d| d.after > last_new);
-        self.departures.truncate(DEPARTURES_MAX);
+        let pod = self.table.as_ref().map(|t| t.pod).unwrap_or_default();
+        self.departures.read(&gone, &pod, self.memory.read_before.unwrap_or_default(), at);
+        self.departures.forget(self.memory.new_by_table.unwrap_or_default());
     }
 }

@@ -192,15 +192,7 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
     }
     view.being_told_until = view.being_told_until.filter(|_| !untold);
     view.closed_loop &= view.awaited > 0;
-    let away = ledger.departures.iter().filter(|d| d.after > view.last_new.unwrap_or_default());
-    for departure in away {
-        if departure.back_by <= frame.now {
-            view.missed += 1;
-        } else {
-            let next = view.missed_next.unwrap_or(departure.back_by);
-            view.missed_next = Some(next.min(departure.back_by));
-        }
-    }
+    (view.missed, view.missed_next) = ledger.departures.missed(view.last_new.unwrap_or_default(), frame.now);
     view.resample = (view.at_work > 0).then(|| (frame.contract.idle_after / 2).max(RESAMPLE_MIN));
     view
 }

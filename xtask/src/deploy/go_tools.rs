@@ -1,4 +1,4 @@
-//! helm and kubeconform, built from their Go modules under `target/tools`.
+//! helm, kubeconform and their like, built from their Go modules under `target/tools`.
 
 use std::{env, fs, path::PathBuf, process::Command, time::Duration};
 
@@ -16,6 +16,19 @@ pub(crate) fn kubeconform(workspace: &Workspace) -> Result<PathBuf> {
     tool(workspace, "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "v0.7.0")
 }
 
+/// Kyverno's own command, which applies policies without a cluster.
+pub(crate) fn kyverno(workspace: &Workspace) -> Result<PathBuf> {
+    let module = ("github.com/kyverno/kyverno", "v1.19.1");
+    in_its_module(workspace, "kyverno", module, &["./cmd/cli/kubectl-kyverno"])
+}
+
+/// Prometheus' judge of rules.
+pub(crate) fn promtool(workspace: &Workspace) -> Result<PathBuf> {
+    // Without the clouds' libraries, which only discovery needs.
+    let arguments = ["-tags=remove_all_sd,netgo", "./cmd/promtool"];
+    in_its_module(workspace, "promtool", ("github.com/prometheus/prometheus", "v0.315.0"), &arguments)
+}
+
 /// Where a module's sources lie, fetched if need be.
 pub(crate) fn sources(workspace: &Workspace, module: &str) -> Result<PathBuf> {
     let mut go = Command::new(go::find_or_install(&workspace.target.join("e2e"))?);
@@ -23,6 +36,28 @@ pub(crate) fn sources(workspace: &Workspace, module: &str) -> Result<PathBuf> {
     let said = child::answer(&mut go).with_context(|| format!("go cannot fetch {module}"))?;
     let told: serde_json::Value = serde_json::from_str(&said)?;
     Ok(PathBuf::from(told["Dir"].as_str().with_context(|| format!("go does not say where {module} is"))?))
+}
+
+/// For modules that replace others in their go.mod: `go install` takes none of those.
+fn in_its_module(
+    workspace: &Workspace,
+    name: &str,
+    (module, version): (&str, &str),
+    arguments: &[&str],
+) -> Result<PathBuf> {
+    let file = workspace.target.join(format!("tools/bin/{name}-{version}"));
+    if file.is_file() {
+        return Ok(file);
+    }
+    let sources = sources(workspace, &format!("{module}@{version}"))?;
+    eprintln!("building {name} {version} from its Go module, up to ten minutes and 3 GB the first time");
+    let mut build = Command::new("nice");
+    build.args(["-n", "10"]).arg(go::find_or_install(&workspace.target.join("e2e"))?);
+    build.args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(&file).args(arguments);
+    // It may name a newer Go, which Go itself fetches, and a workspace that the module does not carry.
+    build.env("GOTOOLCHAIN", "auto").env("GOWORK", "off").env("GOFLAGS", "").env("CGO_ENABLED", "0");
+    child::run(build.current_dir(sources), Duration::from_secs(1800))?;
+    Ok(file)
 }
 
 fn tool(workspace: &Workspace, name: &str, package: &str, version: &str) -> Result<PathBuf> {

@@ -73,6 +73,7 @@ pub(crate) const ALL: &[Manifest] = &[
 /// What others may ask of the chart: rendered and held against the schemas, written nowhere.
 pub(crate) const VARIANTS: &[&[&str]] = &[
     &["--set=namespace.create=false,serviceAccount.create=false,rbac.create=false", "--namespace=elsewhere"],
+    &["--namespace=lastcall"],
     &["--set=openshift=true,securityContext.seLinuxOptions.type=spc_t,rbac.readEvents=false"],
     &[
         "--set=metrics.address=127.0.0.1,metrics.podMonitor.enabled=true,flags.min-settle=5s,image.digest=sha256:0",

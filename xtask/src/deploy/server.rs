@@ -26,12 +26,12 @@ const POLICY: &str = "lastcall-inject-trial";
 /// How long an API server may take to put a policy into effect.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Fails if the server refuses a manifest or a case comes out wrong.
-pub(crate) fn judge(workspace: &Workspace, kubeconfig: &Path) -> Result<()> {
+/// Fails if the server refuses a manifest or a case comes out wrong, or cannot try the cases and has to.
+pub(crate) fn judge(workspace: &Workspace, kubeconfig: &Path, has_policy: bool) -> Result<()> {
     let api = Api { kubectl: kubectl(workspace)?, kubeconfig: kubeconfig.to_owned() };
     let trial = Trial::begin(&api)?;
     manifests(workspace, &trial)?;
-    injection(workspace, &trial)
+    injection(workspace, &trial, has_policy)
 }
 
 /// What is in a namespace can only be tried in one that exists: the dry run makes none.
@@ -49,7 +49,7 @@ fn manifests(workspace: &Workspace, trial: &Trial) -> Result<()> {
     Ok(())
 }
 
-fn injection(workspace: &Workspace, trial: &Trial) -> Result<()> {
+fn injection(workspace: &Workspace, trial: &Trial, has_policy: bool) -> Result<()> {
     let api = trial.api;
     let group = "admissionregistration.k8s.io";
     let served = api.run(&["api-versions"])?;
@@ -61,9 +61,9 @@ fn injection(workspace: &Workspace, trial: &Trial) -> Result<()> {
                 .is_ok_and(|kinds| kinds.contains("\"MutatingAdmissionPolicy\""))
     });
     let Some(version) = version else {
-        println!(
-            "NOT tried: this API server has no MutatingAdmissionPolicy (--feature-gates, --runtime-config)"
-        );
+        let missing = "this API server has no MutatingAdmissionPolicy (--feature-gates, --runtime-config)";
+        ensure!(!has_policy, "{missing}");
+        println!("NOT tried: {missing}");
         return Ok(());
     };
     let mut template = Command::new(go_tools::helm(workspace)?);

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::go;
-use crate::{child, workspace::Workspace};
+use crate::{child, deploy::go_tools, workspace::Workspace};
 
 /// A Go module of `tests/cluster/`.
 struct Module {
@@ -32,6 +32,42 @@ const MODULES: [Module; 4] = [
     Module { name: "kubernetes", to: "", packages: &["tool"], takes: "5 to 10 minutes" },
 ];
 
+/// Of the newer Kubernetes only what judges manifests.
+const NEXT: Module =
+    Module { name: "kubernetes-next", to: "next/", packages: &["tool"], takes: "3 to 6 minutes" };
+
+/// A version of Kubernetes that the manifests are tried on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kubernetes {
+    /// The cluster's, which has the policy as v1beta1, behind a gate
+    #[value(name = "1.34")]
+    Cluster,
+    /// The first that has the policy as v1
+    #[value(name = "1.36")]
+    Next,
+}
+
+impl Kubernetes {
+    /// For folders.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "1.34",
+            Self::Next => "1.36",
+        }
+    }
+
+    /// Without which its API server has no MutatingAdmissionPolicy.
+    pub(crate) fn policy_flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Cluster => &[
+                "--feature-gates=MutatingAdmissionPolicy=true",
+                "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
+            ],
+            Self::Next => &[],
+        }
+    }
+}
+
 /// A loaded machine with a slow network.
 const LIMIT: Duration = Duration::from_secs(1500);
 
@@ -40,37 +76,71 @@ const IMAGES: [&str; 2] = ["pause", "app"];
 
 /// Fills `home/bin` and `home/images`.
 pub(super) fn build(workspace: &Workspace, home: &Path) -> Result<()> {
-    let sources = workspace.root.join("tests/cluster");
-    let go = go::find_or_install(home)?;
-    fs::create_dir_all(home.join("bin/cni"))?;
     for module in &MODULES {
-        let folder = sources.join(module.name);
-        let state = state(&folder)?;
-        let stamp = home.join(format!("{}.built", module.name));
-        if fs::read_to_string(&stamp).is_ok_and(|built| built == state) {
-            continue;
-        }
-        eprintln!("building {} ({}, once)", module.name, module.takes);
-        let started = Instant::now();
-        let mut command = Command::new("nice");
-        command.args(["-n", "10"]).arg(&go).args(["build", "-trimpath", "-buildvcs=false", "-ldflags"]);
-        command.arg(link_flags(&go, module, &folder)?).arg("-o").arg(home.join("bin").join(module.to));
-        command.args(module.packages).current_dir(&folder);
-        command.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOFLAGS", "");
-        child::run(&mut command, LIMIT)?;
-        eprintln!("{} took {:.0} s", module.name, started.elapsed().as_secs_f64());
-        fs::write(&stamp, state)?;
+        built(workspace, home, module)?;
+    }
+    // The scenarios install the chart by it.
+    let helm = go_tools::helm(workspace)?;
+    let ours = home.join("bin/helm");
+    if fs::metadata(&ours).map(|m| m.len()).ok() != fs::metadata(&helm).map(|m| m.len()).ok() {
+        fs::copy(&helm, &ours).with_context(|| format!("cannot copy {}", helm.display()))?;
     }
     images(home)
+}
+
+/// The API server of a version, with etcd, kubectl and mkpki beside it.
+pub(crate) fn apiserver(workspace: &Workspace, home: &Path, kubernetes: Kubernetes) -> Result<PathBuf> {
+    for module in &MODULES {
+        built(workspace, home, module)?;
+    }
+    let folder = match kubernetes {
+        Kubernetes::Cluster => "bin",
+        Kubernetes::Next => {
+            built(workspace, home, &NEXT)?;
+            "bin/next"
+        }
+    };
+    Ok(home.join(folder).join("kube-apiserver"))
+}
+
+/// Builds a module's programs, if they are not there as its files are now.
+fn built(workspace: &Workspace, home: &Path, module: &Module) -> Result<()> {
+    let folder = workspace.root.join("tests/cluster").join(module.name);
+    let state = state(&folder)?;
+    let stamp = home.join(format!("{}.built", module.name));
+    if fs::read_to_string(&stamp).is_ok_and(|built| built == state) {
+        return Ok(());
+    }
+    let go = go::find_or_install(home)?;
+    let to = home.join("bin").join(module.to);
+    // With a slash at its end it is a folder, to go as well.
+    if module.to.is_empty() || module.to.ends_with('/') {
+        fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    }
+    eprintln!("building {} ({}, once)", module.name, module.takes);
+    let started = Instant::now();
+    let mut command = Command::new("nice");
+    command.args(["-n", "10"]).arg(&go).args(["build", "-trimpath", "-buildvcs=false", "-ldflags"]);
+    command.arg(link_flags(&go, module, &folder)?).arg("-o").arg(to).args(module.packages);
+    command.current_dir(&folder).env("CGO_ENABLED", "0").env("GOFLAGS", "");
+    command.env("GOTOOLCHAIN", toolchain(module));
+    child::run(&mut command, LIMIT)?;
+    eprintln!("{} took {:.0} s", module.name, started.elapsed().as_secs_f64());
+    fs::write(&stamp, state).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// The newer Kubernetes wants a newer Go than the cluster's, and Go fetches it as a module.
+fn toolchain(module: &Module) -> &'static str {
+    if module.name == NEXT.name { "auto" } else { "local" }
 }
 
 /// The components of Kubernetes read their version from variables.
 fn link_flags(go: &Path, module: &Module, folder: &Path) -> Result<String> {
     let mut flags = "-s -w".to_owned();
-    if module.name == "kubernetes" {
+    if module.name.starts_with("kubernetes") {
         let mut ask = Command::new(go);
         ask.args(["list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes"]);
-        ask.current_dir(folder).env("GOTOOLCHAIN", "local").env("GOFLAGS", "");
+        ask.current_dir(folder).env("GOTOOLCHAIN", toolchain(module)).env("GOFLAGS", "");
         let version = child::answer(&mut ask).context("go.mod names no version of k8s.io/kubernetes")?;
         let version = version.trim();
         let mut numbers = version.trim_start_matches('v').split('.');

@@ -23,11 +23,14 @@ struct Client {
     stays: u64,
     exchanges: u32,
     told: bool,
+    /// From its being told to its end: shorter than the time between two reads, or not.
+    goes_within: u64,
 }
 
 fn client() -> impl Strategy<Value = Client> {
-    (0..4000_u64, 50..3000_u64, 1..6_u32, prop::bool::weighted(0.8))
-        .prop_map(|(comes, stays, exchanges, told)| Client { comes, stays, exchanges, told })
+    (0..4000_u64, 50..3000_u64, 1..6_u32, prop::bool::weighted(0.8), 0..200_u64).prop_map(
+        |(comes, stays, exchanges, told, goes_within)| Client { comes, stays, exchanges, told, goes_within },
+    )
 }
 
 impl Client {
@@ -43,7 +46,8 @@ impl Client {
                 protocol: abi::TCP,
                 ..FlowKey::default()
             };
-            let told_at = if self.told { at(self.comes + 1) } else { 0 };
+            let told = self.told && gone - self.goes_within.min(self.stays) < now;
+            let told_at = if told { at(gone - self.goes_within.min(self.stays)) } else { 0 };
             let c = Connection {
                 first_seen: at(self.comes),
                 last_out: at(now),
@@ -87,7 +91,14 @@ proptest! {
             now += pause;
             let last_new = newcomer.filter(|n| *n <= now);
             let entries: Vec<_> = (1..).zip(&clients).filter_map(|(p, c)| c.entry(p, began, now)).collect();
-            let pod = abi::Pod { last_new: last_new.map_or(0, |n| began.0 + n * MS), ..abi::Pod::default() };
+            let came = clients.iter().filter(|c| c.comes <= now).count();
+            let left = clients.iter().filter(|c| c.told && c.comes + c.stays <= now).count();
+            let pod = abi::Pod {
+                last_new: last_new.map_or(0, |n| began.0 + n * MS),
+                new_connections: came as u64,
+                left: [left as u64, 0],
+                ..abi::Pod::default()
+            };
             ledger.table(began + Duration::from_millis(now), &entries, &pod);
             let view = ledger.view(began + Duration::from_millis(now), &Contract::default());
             let settled = settle(&Contract::default(), &at, &view);

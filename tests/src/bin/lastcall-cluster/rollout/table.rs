@@ -64,6 +64,13 @@ pub(super) fn broken_promises(outcomes: &[Outcome]) -> Vec<String> {
         if ours.failed > 0 && sleep.failed == 0 {
             broken.push(format!("{cell}: {} failed {} requests, sleep 20 none", ours.name, ours.failed));
         }
+        // Clients that stay until they are told, whom no sleep saves.
+        if ours.failed > 0 && ours.load.contains(" kept ") {
+            broken.push(format!(
+                "{cell}: {} failed {} requests of clients it told to leave",
+                ours.name, ours.failed
+            ));
+        }
         // Five new connections a second and pod, and nobody who learns late.
         let rate = ours.load.split_once("/s new").and_then(|(rate, _)| rate.parse::<f64>().ok());
         let busy = rate.is_some_and(|rate| rate >= 10.0) && !ours.service.starts_with("balancer");
@@ -96,8 +103,10 @@ mod tests {
         assert!(broken_promises(&kept).is_empty());
         let broken = [sleep, cell("5/s new GET", "lastcall", 1, 6.0)];
         assert_eq!(broken_promises(&broken).len(), 1);
-        let both = [cell("50 kept GET", "sleep 20", 9, 21.0), cell("50 kept GET", "lastcall", 9, 6.0)];
+        let both = [cell("5/s new GET", "sleep 20", 9, 21.0), cell("5/s new GET", "lastcall", 9, 6.0)];
         assert!(broken_promises(&both).is_empty());
+        let kept = [cell("50 kept GET", "sleep 20", 50, 21.0), cell("50 kept GET", "lastcall", 1, 4.0)];
+        assert_eq!(broken_promises(&kept).len(), 1, "no sleep would have been better, but they were told");
     }
 
     #[test]
