@@ -6,7 +6,7 @@
 
 /// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
 /// an agent never reads another version's bytes.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Names of the maps and programs in the kernel object, once for both sides.
 pub mod names {
@@ -342,6 +342,9 @@ pub struct Pod {
     pub refused: u64,
     /// Connections that the pod ended, by FIN or RST, with a request or a response unfinished.
     pub cut: u64,
+    /// Connections that the pod ended, by FIN or RST, of which no packet had been seen before: they are older
+    /// than the attach and have been silent since.
+    pub silent_ends: u64,
     /// Edge events that found no place in the ring.
     pub edges_lost: u64,
     /// Clients that were told to leave, by [`told`].
@@ -675,7 +678,7 @@ pub const fn path_hash_step(hash: u32, byte: u8) -> u32 {
 const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<Connection>() == 176);
-    assert!(size_of::<Pod>() == 168);
+    assert!(size_of::<Pod>() == 176);
     assert!(size_of::<Command>() == 56);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<Port>() == 4);

@@ -88,12 +88,16 @@ fn segment(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod, now
         return;
     }
     let mut entry = find(run);
-    if entry.is_null() {
+    let silent = entry.is_null();
+    if silent {
         run.fresh = Connection { first_seen: now, last_packet: now, protocol: port.protocol, ..EMPTY };
         if !enter(skb, direction, run, pod) {
             // A connection that is older than the attach and has been silent since: only a dump knows it,
             // and only a dump can show that it has ended.
             if run.packet.flags & (tcp::FIN | tcp::RST) != 0 {
+                if matches!(direction, Direction::Out) {
+                    count!(pod, silent_ends, 1);
+                }
                 tell(pod, run.key.pod, edge::LOOK, now);
             }
             return;
@@ -134,7 +138,9 @@ fn segment(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod, now
             Direction::Out => payload::response(skb, run, c),
         }
     }
-    if leaves && http::is_cut(c) {
+    if leaves && silent && s.payload == 0 {
+        count!(pod, silent_ends, 1);
+    } else if leaves && http::is_cut(c) {
         count!(pod, cut, 1);
     }
     if effect.ended {

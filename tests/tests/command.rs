@@ -182,6 +182,26 @@ scenarios! {
         Ok(())
     }
 
+    /// A request that is older than the drain, of which no packet was ever seen, and a pod that nobody holds.
+    fn a_request_of_before_the_drain_is_counted_as_cut(node) {
+        let agent = node.agent().start()?;
+        let pod = node.pod("web").http(8080).start()?;
+        let client = node.client()?;
+        let mut idle = client.connect(&pod, 8080)?;
+        idle.get("/")?;
+        idle.response()?;
+        let mut cut = client.connect(&pod, 8080)?;
+        cut.get("/slow?ms=60000")?;
+        node.cluster().mark_deleted(pod.name(), None)?;
+        agent.says(&pod, "settling")?;
+        pod.kill_app();
+        ensure!(cut.closed_within(SOON)?, "the app is gone, its connection is not");
+        pod.tear_down()?;
+        agent.logs("it cut connections", SOON)?;
+        ensure!(agent.metric(r#"lastcall_cut_connections_total{namespace="default",workload=""}"#)? == 1.0);
+        Ok(())
+    }
+
     /// The status pages are for the node alone, the metrics name no client.
     fn nothing_about_clients_leaves_the_node(node) {
         let agent = node.agent().flag("--metrics-address", "[::]:9903").start_unready()?;

@@ -77,6 +77,7 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
         woken: false,
         nobody_listens: false,
         dumps: Dumps::Possible,
+        waited: View::default(),
         unfit: false,
     };
     task.learn();
@@ -114,6 +115,8 @@ struct Task {
     /// Nothing is left that could take a connection.
     nobody_listens: bool,
     dumps: Dumps,
+    /// How things stood when there was still something to wait for.
+    waited: View,
     /// It was said that routing takes longer to settle than the grace leaves.
     unfit: bool,
 }
@@ -148,6 +151,7 @@ impl Task {
                     if let Waiting::Settling(_) = why {
                         self.settled_at = Some(until);
                     }
+                    self.waited = view;
                     self.warn_if_unfit(&view, &circumstances);
                     self.publish(&view, &circumstances, why.to_string());
                     confirms = 0;

@@ -53,6 +53,10 @@ pub struct View {
     pub seen: usize,
     /// Of those open: judged by their socket.
     pub inferred: usize,
+    /// Of those open: without an entry in the table, because no packet of them has been seen.
+    pub silent: usize,
+    /// Of those: at work.
+    pub silent_at_work: usize,
     /// UDP flows not yet gone.
     pub flows: usize,
     /// What the contract waits for.
@@ -210,6 +214,8 @@ impl View {
                 self.doubt += usize::from(j.known == Known::Doubt);
                 self.seen += usize::from(j.known == Known::Seen);
                 self.inferred += usize::from(j.known == Known::Inferred);
+                self.silent += usize::from(row.entry.is_none());
+                self.silent_at_work += usize::from(row.entry.is_none() && j.at_work);
             }
         }
         if j.state == State::InFlight {

@@ -17,6 +17,8 @@ use super::{
 };
 use crate::{contract::Audience, ledger::View, moment::Moment};
 
+use lastcall_ebpf::abi::Pod;
+
 /// A pod that is not gone this long after the decision is not going: its links are given back.
 const WATCHED_AFTERWARDS: Duration = Duration::from_secs(600);
 
@@ -102,12 +104,16 @@ impl Task {
             self.count_announced(&now, stayed);
             self.drain.happened(&Happened::Gone {
                 late: now.new_connections.saturating_sub(at_verdict.new_connections),
-                cut: now.cut.saturating_sub(at_verdict.cut),
+                cut: match verdict.outcome {
+                    // Nobody held it: what it cut came before this.
+                    Outcome::Gone => cut(&self.waited, &Pod::default(), &now),
+                    _ => cut(&verdict.view, &at_verdict, &now),
+                },
             });
         }
     }
 
-    pub(super) fn counters(&self) -> Option<lastcall_ebpf::abi::Pod> {
+    pub(super) fn counters(&self) -> Option<Pod> {
         let number = self.eyes.number()?;
         self.services.observer.as_ref()?.pod(number).ok()
     }
@@ -128,7 +134,7 @@ impl Task {
         self.drain.ledger().tell(heard);
     }
 
-    pub(super) fn count_announced(&mut self, pod: &lastcall_ebpf::abi::Pod, stayed: u64) {
+    pub(super) fn count_announced(&mut self, pod: &Pod, stayed: u64) {
         if let Some(new) = self.tally.step(pod, stayed) {
             self.drain.happened(&Happened::Announced(new));
         }
@@ -146,5 +152,36 @@ impl Task {
             p.promise = Some(self.deadline());
             p.fallback = self.eyes.fallback();
         });
+    }
+}
+
+/// Connections that the pod ended between two reads with a request or a response unfinished. Of those that the
+/// kernel has followed it counts them; of those of which no packet was seen it counts the ends, and the idle
+/// ones among them are taken to have ended too.
+fn cut(before: &View, first: &Pod, last: &Pod) -> u64 {
+    let followed = last.cut.saturating_sub(first.cut);
+    let ended = last.silent_ends.saturating_sub(first.silent_ends);
+    let at_work = before.silent_at_work as u64;
+    let idle = (before.silent as u64).saturating_sub(at_work);
+    followed + ended.saturating_sub(idle).min(at_work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silent_ends_are_cuts_as_far_as_the_idle_ones_do_not_explain_them() {
+        let cut = |silent, silent_at_work, ends: u64| {
+            let before = View { silent, silent_at_work, ..View::default() };
+            let first = Pod { cut: 2, silent_ends: 1, ..Pod::default() };
+            cut(&before, &first, &Pod { cut: 5, silent_ends: 1 + ends, ..first }) - 3
+        };
+        assert_eq!(cut(1, 1, 1), 1, "a request of before the drain");
+        assert_eq!(cut(1, 1, 0), 0, "its client went away");
+        assert_eq!(cut(3, 0, 3), 0, "idle ones alone");
+        assert_eq!(cut(3, 2, 3), 2);
+        assert_eq!(cut(3, 2, 9), 2, "no more than there were");
+        assert_eq!(cut(3, 2, 1), 0, "it may have been the idle one");
     }
 }

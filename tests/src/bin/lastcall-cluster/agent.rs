@@ -103,14 +103,6 @@ impl Agent {
         fs::read_to_string(&file).with_context(|| file.display().to_string())
     }
 
-    /// Fails unless its last container ended so, in the kubelet's word.
-    pub(crate) fn ended_by(&self, reason: &str) -> Result<()> {
-        let path = "jsonpath={.items[*].status.containerStatuses[0].lastState.terminated.reason}";
-        let said = self.cluster.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", path])?;
-        ensure!(said == reason, "the agent's container ended by {said:?}, not by {reason}");
-        Ok(())
-    }
-
     /// What a removal that does not end waits for, as the API has it.
     fn left(&self) -> String {
         let conditions = "jsonpath=namespace {.status.phase}{\"; \"}{range .status.conditions[*]}{.type}={.status} {.message}{\"; \"}{end}";

@@ -6,6 +6,7 @@ use super::stage::{SOON, Stage, between};
 use super::{Scenario, scenario};
 use crate::agent;
 use crate::app::{App, Hook};
+use crate::pods::Seen;
 use crate::run::output;
 
 pub(super) const ALL: &[Scenario] = &[
@@ -75,8 +76,8 @@ fn out_of_memory(stage: &Stage<'_>) -> Result<()> {
     stage.delete("pod/web", &[])?;
     stage.held("web")?;
     stage.agent.exhaust()?;
+    agent_ended_by(stage, "OOMKilled")?;
     stage.agent.ready()?;
-    stage.agent.ended_by("OOMKilled")?;
     ask.answered()?;
     stage.agent.fresh()?;
     let ask = stage.ask(&next, 25_000)?;
@@ -90,6 +91,20 @@ fn out_of_memory(stage: &Stage<'_>) -> Result<()> {
     let note = stage.warning_about("default", &node, "AgentWasAbsent")?;
     ensure!(note.starts_with("1 preStop hook found no"), "{note}");
     Ok(())
+}
+
+/// Waits until the kubelet says so of the agent's last container.
+fn agent_ended_by(stage: &Stage<'_>, reason: &str) -> Result<()> {
+    stage.pods.wait(SOON, &format!("an agent's container ended by {reason}"), |all| {
+        let ended = |pod: &Seen| {
+            let container = &pod.object["status"]["containerStatuses"][0];
+            // Waiting for the next, or with the next already.
+            ["state", "lastState"].iter().any(|state| container[state]["terminated"]["reason"] == reason)
+        };
+        all.values()
+            .any(|pod| pod.namespace == agent::NAMESPACE && pod.gone.is_none() && ended(pod))
+            .then_some(())
+    })
 }
 
 /// It goes on holding what it holds; what is left when its own grace ends is released by the kubelet's own

@@ -23,13 +23,11 @@ pub(super) const ALL: &[Scenario] = &[
 
 fn deadline(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
-    app.grace = 16;
+    app.grace = 8;
     stage.apply(vec![app.pod()])?;
     let pod = stage.ready_pod("web")?;
-    stage.delete("pod/web", &[])?;
-    // Only of what comes from here on is it known that it was cut: of an older one no packet has been seen.
-    stage.held("web")?;
     let ask = stage.ask(&pod, 60_000)?;
+    stage.delete("pod/web", &[])?;
     stage.ends_as("web", "deadline")?;
     ask.cut()?;
     let note = stage.warning(&pod, "DrainDeadline")?;
