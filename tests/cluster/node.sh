@@ -52,8 +52,10 @@ mounts() {
   mount -t bpf bpf /sys/fs/bpf
   # The kubelet writes sysctls that no namespace holds: it finds the values it wants in files.
   local setting file
+  # And one that it reads: a scenario makes the node look short of process ids by it.
   for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
-    kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
+    kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000 \
+    "kernel/pid_max=$(cat /proc/sys/kernel/pid_max)"; do
     file=$D/sysctl/$(basename "${setting%=*}")
     echo "${setting#*=}" >"$file"
     mount --bind "$file" "/proc/sys/${setting%=*}"
@@ -151,6 +153,10 @@ files() {
 	staticPodPath: $D/static-pods
 	imageGCHighThresholdPercent: 100
 	evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
+	evictionSoft: {pid.available: 1k}
+	evictionSoftGracePeriod: {pid.available: 1s}
+	evictionMaxPodGracePeriod: 60
+	evictionPressureTransitionPeriod: 5s
 	volumePluginDir: /var/lib/kubelet/volume-plugins
 	YAML
   mkdir -p $D/static-pods

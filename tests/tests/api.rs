@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::api::Request;
+use lastcall_tests::manifest::ServiceKind;
 use lastcall_tests::{Conn, Hook, Node, Pod, scenarios};
 
 /// Nothing is in flight and the Service is an ordinary one: its settle floor and a margin.
@@ -183,6 +184,26 @@ scenarios! {
         ensure!(event["note"].to_string().contains("1 connection"), "{event:#}");
         // The floor of a pod of which nothing is known does not fit either.
         ensure!(events.iter().all(|e| e["regarding"]["name"] == "db"), "{events:#?}");
+        Ok(())
+    }
+
+    /// A floor that does not fit the grace is said while the drain runs, once, and not only when it has failed.
+    fn a_settle_that_exceeds_the_grace_is_an_event(node) {
+        let _agent = node.agent_of_cluster()?.start()?;
+        let pod = node.pod("web").http(8080).grace(20).start()?;
+        node.service("web").port("http", 80, 8080).kind(ServiceKind::Headless).start()?;
+        let stop = node.kubelet().delete(&pod)?;
+        let is_ours = |r: &Request| r.verb == "create" && r.resource == "events";
+        node.api()?.asked(SOON, is_ours)?;
+        ensure!(stop.still_held_after(secs(0.0)), "answered before 30 s");
+        let events = node.api()?.all("events");
+        ensure!(events.len() == 1 && events[0]["reason"] == "SettleExceedsGrace", "{events:#?}");
+        let note = events[0]["note"].to_string();
+        ensure!(note.contains("takes 30 s") && note.contains("leaves 15.0 s"), "{note}");
+        ensure!(stop.answered_within(secs(20.0))?.outcome() == "deadline");
+        node.api()?.asked(SOON, |r| is_ours(r) && node.api().is_ok_and(|api| api.all("events").len() > 1))?;
+        let reasons: Vec<_> = node.api()?.all("events").iter().map(|e| e["reason"].clone()).collect();
+        ensure!(reasons == ["SettleExceedsGrace", "DrainDeadline"], "{reasons:?}");
         Ok(())
     }
 

@@ -42,7 +42,8 @@ pub enum Happened {
     Began,
     /// Routing settled, this long after the start; λ where it was known.
     Settled(Duration, Option<f64>),
-    /// Routing takes longer to settle (the first) than there is until the deadline (the second).
+    /// Routing takes longer to settle (the first) than there is from the start to the deadline (the second);
+    /// said once, when it is known.
     Unfit(Duration, Duration),
     /// The decision.
     Ended(Arc<Verdict>),

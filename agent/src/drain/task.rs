@@ -77,6 +77,7 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
         woken: false,
         nobody_listens: false,
         dumps: Dumps::Possible,
+        unfit: false,
     };
     task.learn();
     if let Some(verdict) = task.until_decided().await {
@@ -113,6 +114,8 @@ struct Task {
     /// Nothing is left that could take a connection.
     nobody_listens: bool,
     dumps: Dumps,
+    /// It was said that routing takes longer to settle than the grace leaves.
+    unfit: bool,
 }
 
 impl Task {
@@ -145,6 +148,7 @@ impl Task {
                     if let Waiting::Settling(_) = why {
                         self.settled_at = Some(until);
                     }
+                    self.warn_if_unfit(&view, &circumstances);
                     self.publish(&view, &circumstances, why.to_string());
                     confirms = 0;
                     until

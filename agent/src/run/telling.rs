@@ -51,14 +51,14 @@ impl Telling {
                 self.event(drain, reason, || format!("after {:.1} s: {}", took.as_secs_f64(), verdict.why));
             }
             Happened::Unfit(to_settle, within) => {
-                self.event(drain, Reason::SettleExceedsGrace, || {
-                    format!(
-                        "routing takes {:.0} s to settle, and terminationGracePeriodSeconds leaves {:.1} s for it: \
-                         make it longer, or set settle= on the hook",
-                        to_settle.as_secs_f64(),
-                        within.as_secs_f64()
-                    )
-                });
+                let note = format!(
+                    "routing takes {:.0} s to settle, and terminationGracePeriodSeconds leaves {:.1} s for it: make \
+                     it longer, or set settle= on the hook",
+                    to_settle.as_secs_f64(),
+                    within.as_secs_f64()
+                );
+                tracing::warn!(pod = %drain, "{note}");
+                self.event(drain, Reason::SettleExceedsGrace, || note);
             }
             Happened::Corrected(n) => m.corrected(*n),
             Happened::Announced(new) => m.announced(new),

@@ -132,4 +132,10 @@ impl Settle {
         let quiet = last + self.window;
         quiet.max(began + self.floor).max(view.udp_settled.unwrap_or(began))
     }
+
+    /// The floor does not fit into what the grace leaves. Not said of a floor that is a guess: nobody could act
+    /// on it, and the next moment may know better.
+    pub fn exceeds(&self, within: Duration) -> bool {
+        self.floor > within && self.why != Why::Exposure(Exposure::Unknown)
+    }
 }

@@ -33,9 +33,9 @@ impl Task {
         if now >= settled {
             self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
         }
-        let (within, to_settle) = (circumstances.deadline.since(circumstances.began), settle.floor);
-        if verdict.outcome == Outcome::Deadline && within < to_settle {
-            self.drain.happened(&Happened::Unfit(to_settle, within));
+        let within = self.granted();
+        if verdict.outcome == Outcome::Deadline && settle.floor > within && !self.unfit {
+            self.drain.happened(&Happened::Unfit(settle.floor, within));
         }
         let unable = self.eyes.cannot_tell();
         let settled = now >= settled;
@@ -50,6 +50,21 @@ impl Task {
         let event = Moment(self.drain.wake.last_event());
         let close = (self.woken && self.settled_at.is_none_or(|at| event > at)).then(|| now.since(event));
         verdict::conclude(&self.drain, verdict, &why, view, now, close)
+    }
+
+    /// What the grace leaves for the drain.
+    fn granted(&self) -> Duration {
+        self.deadline().since(self.drain.began)
+    }
+
+    /// Says once that routing takes longer to settle than the grace leaves, as soon as it is known: whatever
+    /// becomes of this drain, the next one of the workload has the same grace.
+    pub(super) fn warn_if_unfit(&mut self, view: &View, circumstances: &Circumstances) {
+        let (settle, within) = (policy::settle(&self.drain.contract, circumstances, view), self.granted());
+        if !self.unfit && settle.exceeds(within) {
+            self.unfit = true;
+            self.drain.happened(&Happened::Unfit(settle.floor, within));
+        }
     }
 
     /// Counts what the decision did not keep: until the pod is gone.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -14,9 +14,37 @@ use crate::run::{output, run};
 
 /// Where `deploy/` puts it.
 pub(crate) const NAMESPACE: &str = "lastcall";
-const DAEMONSET: &str = "daemonset/lastcall";
+/// And under which name.
+pub(crate) const DAEMONSET: &str = "daemonset/lastcall";
 /// From `kubectl apply` to an agent that is ready, on a loaded machine.
 const READY: Duration = Duration::from_secs(120);
+
+/// Lowers the memory limit of a process's cgroup until the kernel ends the process. cgroup2 takes any limit, and
+/// kills; the first version takes none that is below what cannot be reclaimed, so it is lowered as far as it
+/// goes, and the agent is asked for its metrics, which takes memory.
+const EXHAUST: &str = r#"
+    pid=$0
+    controller=$(awk -F: '$2 == "memory" {print $3}' "/proc/$pid/cgroup")
+    if [ -n "$controller" ]; then
+      folder=$(awk '$3 == "cgroup" && $4 ~ /(^|,)memory(,|$)/ {print $2; exit}' /proc/mounts)$controller
+    else
+      folder=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)$(awk -F: '$1 == "0" {print $3}' "/proc/$pid/cgroup")
+    fi
+    for _ in $(seq 300); do
+      [ -e "/proc/$pid" ] || exit 0
+      if [ -n "$controller" ]; then
+        used=$(cat "$folder/memory.usage_in_bytes") || exit 0
+        for less in 1048576 131072 0; do
+          echo $((used - less)) >"$folder/memory.limit_in_bytes" && break
+        done
+        exec 3<>/dev/tcp/127.0.0.1/9903 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && timeout 1 cat <&3
+        exec 3>&-
+      else
+        echo 1M >"$folder/memory.max" || exit 0
+        sleep 0.1
+      fi
+    done 2>/dev/null >/dev/null
+    [ ! -e "/proc/$pid" ]"#;
 
 /// An installed agent.
 #[derive(Clone, Debug)]
@@ -29,9 +57,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Installs it, and waits until it is ready.
     pub(crate) fn install(cluster: &Cluster) -> Result<Self> {
-        let file = env::var_os("LASTCALL_E2E_MANIFEST")
-            .map(PathBuf::from)
-            .context("LASTCALL_E2E_MANIFEST is not set")?;
+        let file = manifest()?;
         let manifests = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         if cluster.is_own() {
             let mut import = cluster.node("ctr");
@@ -71,6 +97,20 @@ impl Agent {
         removed.map(drop).map_err(|error| error.context(format!("left: {}", self.left())))
     }
 
+    /// A file of `deploy/` beside the one that it was installed by.
+    pub(crate) fn beside(&self, name: &str) -> Result<String> {
+        let file = manifest()?.with_file_name(name);
+        fs::read_to_string(&file).with_context(|| file.display().to_string())
+    }
+
+    /// Fails unless its last container ended so, in the kubelet's word.
+    pub(crate) fn ended_by(&self, reason: &str) -> Result<()> {
+        let path = "jsonpath={.items[*].status.containerStatuses[0].lastState.terminated.reason}";
+        let said = self.cluster.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", path])?;
+        ensure!(said == reason, "the agent's container ended by {said:?}, not by {reason}");
+        Ok(())
+    }
+
     /// What a removal that does not end waits for, as the API has it.
     fn left(&self) -> String {
         let conditions = "jsonpath=namespace {.status.phase}{\"; \"}{range .status.conditions[*]}{.type}={.status} {.message}{\"; \"}{end}";
@@ -87,9 +127,23 @@ impl Agent {
     /// SIGKILL of its process.
     pub(crate) fn kill(&self) -> Result<()> {
         self.remember()?;
-        let pid = output(self.cluster.node("pgrep").args(["-x", "lastcall"]), "", READY)?.stdout;
+        run(self.cluster.node("kill").args(["-KILL", &self.pid()?]), READY)
+    }
+
+    /// Has the kernel kill it for want of memory, before it had its limit and now has less.
+    pub(crate) fn exhaust(&self) -> Result<()> {
+        self.remember()?;
+        let pid = self.pid()?;
+        run(self.cluster.node("bash").args(["-c", EXHAUST, &pid]), READY).context("take the agent's memory")
+    }
+
+    /// Its process, as the node's processes see it.
+    pub(crate) fn pid(&self) -> Result<String> {
+        // The oldest: `lastcall status` may run beside it.
+        let pid = output(self.cluster.node("pgrep").args(["-o", "-x", "lastcall"]), "", READY)?.stdout;
         let pid = String::from_utf8_lossy(&pid).trim().to_owned();
-        run(self.cluster.node("kill").args(["-KILL", &pid]), READY)
+        ensure!(!pid.is_empty(), "no agent runs");
+        Ok(pid)
     }
 
     /// What this installation's agents have logged, those of before a restart included.
@@ -169,6 +223,11 @@ impl Agent {
         let lines = log.lines().filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok());
         Ok(lines.map(|line: Value| Line::of(&line)).collect())
     }
+}
+
+/// `deploy/lastcall.yaml`, as its users have it.
+fn manifest() -> Result<PathBuf> {
+    env::var_os("LASTCALL_E2E_MANIFEST").map(PathBuf::from).context("LASTCALL_E2E_MANIFEST is not set")
 }
 
 /// What the tests want to know of a line of the agent's log.

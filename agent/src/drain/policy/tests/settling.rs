@@ -107,6 +107,17 @@ fn clients_that_were_sent_away_prove_it_for_cluster_services_alone() {
 }
 
 #[test]
+fn a_floor_that_does_not_fit_is_said_unless_it_is_a_guess() {
+    let exceeds = |kind, within| default(&of(kind, None)).exceeds(Duration::from_secs(within));
+    assert!(exceeds(Exposure::Headless, 29) && !exceeds(Exposure::Headless, 30));
+    assert!(exceeds(Exposure::Cluster, 4) && !exceeds(Exposure::Cluster, 5));
+    assert!(!exceeds(Exposure::Unknown, 1), "the Service has not been looked at yet");
+    let asked = Contract { settle: Some(Duration::from_secs(40)), ..Contract::default() };
+    let asked = settle(&asked, &of(Exposure::Unknown, None), &View::default());
+    assert!(asked.exceeds(Duration::from_secs(39)), "what the hook asks for is no guess");
+}
+
+#[test]
 fn nobody_watching_is_no_silence() {
     let a = Circumstances { observed_by_kernel: false, ..of(Exposure::Cluster, Some(50.0)) };
     assert_eq!(default(&a).to_string(), "5 s: no program watches for new connections");

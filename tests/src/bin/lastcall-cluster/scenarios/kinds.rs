@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use lastcall_tests::clock::now;
+
 use super::stage::{SOON, Stage, between};
 use super::{Scenario, scenario};
 use crate::app::{App, Hook};
@@ -13,12 +15,13 @@ use crate::app::{App, Hook};
 pub(super) const ALL: &[Scenario] = &[
     scenario("stateful_set_waits_for_a_request", stateful_set),
     scenario("job_waits_for_a_request", job),
-    scenario("headless_waits_for_names_to_expire", headless),
+    scenario("headless_waits_for_names_to_expire", headless).long(),
     scenario("pod_security_baseline_admits_the_hook", baseline)
         .labelled(|| json!({ "pod-security.kubernetes.io/enforce": "baseline" })),
     scenario("pod_security_restricted_admits_the_hook", restricted)
         .labelled(|| json!({ "pod-security.kubernetes.io/enforce": "restricted" })),
     scenario("host_network_names_its_pod", host_network),
+    scenario("host_network_names_its_workload", workload).long(),
     scenario("static_pod_waits_for_a_request", static_pod).on_our_node(),
 ];
 
@@ -106,6 +109,40 @@ fn host_network(stage: &Stage<'_>) -> Result<()> {
     stage.delete("pod/web", &[])?;
     ask.answered()?;
     stage.ends_as("web", "drained")
+}
+
+/// A template cannot name its pods. The hook that names the workload is answered when all of its pods here that
+/// are Terminating have drained, whichever of them it is the hook of.
+fn workload(stage: &Stage<'_>) -> Result<()> {
+    let version = |port: u16| {
+        let mut app = App::new("web", Hook::ByName(format!("/drain/{}/deployment/web", stage.namespace)));
+        app.grace = 60;
+        let mut deployment = app.deployment(1);
+        let spec = &mut deployment["spec"]["template"]["spec"];
+        spec["hostNetwork"] = json!(true);
+        spec["containers"][0]["env"] = json!([{ "name": "PORT", "value": port.to_string() }]);
+        spec["containers"][0]["ports"] = json!([{ "containerPort": port }]);
+        spec["containers"][0]["readinessProbe"]["httpGet"]["port"] = json!(port);
+        deployment
+    };
+    stage.apply(vec![version(18_181)])?;
+    let first = stage.ready_pod("web")?;
+    let long = stage.ask_at(&first, 18_181, 20_000)?;
+    stage.apply(vec![version(18_182)])?;
+    stage.draining(&first.name)?;
+    let second = stage.ready_pod("web")?;
+    let short = stage.ask_at(&second, 18_182, 4_000)?;
+    stage.apply(vec![version(18_183)])?;
+    short.answered()?;
+    stage.ends_as(&second.name, "drained")?;
+    long.answered()?;
+    let answered = now();
+    stage.ends_as(&first.name, "drained")?;
+    for pod in [&first, &second] {
+        let gone = stage.sees(pod, SOON, "its end", |pod| pod.gone)?;
+        ensure!(gone > answered - 0.5, "{} went before its workload had drained", pod.name);
+    }
+    Ok(())
 }
 
 /// The kubelet runs it from a file, and the API has only its mirror.

@@ -1,13 +1,17 @@
 //! The scenarios: named, each in a namespace of its own, side by side where they leave the node alone.
 
 mod absence;
+mod bounds;
 mod containers;
 mod install;
 mod kinds;
 mod node;
+mod pressure;
 mod recovery;
 mod stage;
 mod stops;
+mod told;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -38,6 +42,8 @@ pub(crate) struct TestArgs {
 enum Company {
     /// With others like it.
     Any,
+    /// The same, and only on a node whose components are ours.
+    AnyOnOurNode,
     /// With nobody: it disturbs the node or its agent.
     Alone,
     /// With nobody, and only on a node whose components are ours.
@@ -48,13 +54,25 @@ enum Company {
 struct Scenario {
     name: &'static str,
     company: Company,
+    /// It takes long, so it begins early.
+    long: bool,
     /// Labels of its namespace.
     labels: fn() -> Value,
     play: fn(&Stage<'_>) -> Result<()>,
 }
 
 const fn scenario(name: &'static str, play: fn(&Stage<'_>) -> Result<()>) -> Scenario {
-    Scenario { name, company: Company::Any, labels: || json!({}), play }
+    Scenario { name, company: Company::Any, long: false, labels: || json!({}), play }
+}
+
+impl Company {
+    fn is_alone(self) -> bool {
+        matches!(self, Self::Alone | Self::AloneOnOurNode)
+    }
+
+    fn is_our_node(self) -> bool {
+        matches!(self, Self::AnyOnOurNode | Self::AloneOnOurNode)
+    }
 }
 
 impl Scenario {
@@ -64,6 +82,14 @@ impl Scenario {
 
     const fn on_our_node(self) -> Self {
         Self { company: Company::AloneOnOurNode, ..self }
+    }
+
+    const fn with_our_node(self) -> Self {
+        Self { company: Company::AnyOnOurNode, ..self }
+    }
+
+    const fn long(self) -> Self {
+        Self { long: true, ..self }
     }
 
     const fn labelled(self, labels: fn() -> Value) -> Self {
@@ -77,7 +103,18 @@ const SIDE_BY_SIDE: usize = 6;
 /// Plays them, says how each went, and whether all went well.
 pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
     // What stops the API server comes last: others would meet what recovers from it.
-    let all = [stops::ALL, kinds::ALL, containers::ALL, absence::ALL, install::ALL, node::ALL];
+    let all = [
+        stops::ALL,
+        kinds::ALL,
+        containers::ALL,
+        told::ALL,
+        bounds::ALL,
+        pressure::ALL,
+        watch::ALL,
+        absence::ALL,
+        install::ALL,
+        node::ALL,
+    ];
     let chosen: Vec<&Scenario> = all
         .into_iter()
         .flatten()
@@ -93,8 +130,14 @@ pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
     let pods = Pods::watch(cluster);
     let agent = Agent::install(cluster)?;
     let started = Instant::now();
-    let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) =
-        chosen.iter().copied().partition(|scenario| scenario.company != Company::Any);
+    let (ours, skipped): (Vec<&Scenario>, Vec<&Scenario>) =
+        chosen.iter().copied().partition(|scenario| cluster.is_own() || !scenario.company.is_our_node());
+    for scenario in skipped {
+        println!("{:45} skipped: the node is not ours", scenario.name);
+    }
+    let (alone, mut together): (Vec<&Scenario>, Vec<&Scenario>) =
+        ours.into_iter().partition(|scenario| scenario.company.is_alone());
+    together.sort_by_key(|scenario| !scenario.long);
     let results = Mutex::new(Vec::new());
     let queue = Mutex::new(VecDeque::from(together));
     let place = Place { cluster, pods: &pods, agent: &agent, results: &results };
@@ -110,11 +153,7 @@ pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
         }
     });
     for scenario in alone {
-        if scenario.company == Company::AloneOnOurNode && !cluster.is_own() {
-            println!("{:45} skipped: the node is not ours", scenario.name);
-        } else {
-            place.play(scenario);
-        }
+        place.play(scenario);
     }
     let removed = agent.remove();
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +202,7 @@ impl Place<'_> {
             println!("{:45} cannot be tidied up: {error:#}", scenario.name);
         }
         // The next one alone must not meet this one's pods.
-        if scenario.company != Company::Any {
+        if scenario.company.is_alone() {
             let _ = self.pods.wait(Duration::from_secs(60), "the end of its pods", |all| {
                 all.values().all(|pod| pod.namespace != namespace || pod.gone.is_some()).then_some(())
             });

@@ -22,20 +22,21 @@ fn kubelet(stage: &Stage<'_>) -> Result<()> {
     app.grace = 60;
     stage.apply(vec![app.pod()])?;
     let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 25_000)?;
+    let ask = stage.ask(&pod, 15_000)?;
     stage.delete("pod/web", &[])?;
     stage.draining("web")?;
     stage.cluster.component("kubelet", Change::Kill)?;
     stage.cluster.component("kubelet", Change::Start)?;
     ask.answered()?;
     stage.ends_as("web", "drained")?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 20.0, 55.0)
+    between("the pod's end", stage.gone(&pod, SOON)?, 12.0, 45.0)
 }
 
 /// New connections go on coming to the pod, because nothing takes it out of the rules: they must be served
 /// for as long as its grace allows.
 fn kube_proxy(stage: &Stage<'_>) -> Result<()> {
-    let app = App::new("web", Hook::Drain(""));
+    let mut app = App::new("web", Hook::Drain(""));
+    app.grace = 16;
     stage.apply(vec![app.deployment(1), app.service("NodePort", Some("Cluster"))])?;
     let pod = stage.ready_pod("web")?;
     let mut load = stage.load("web", 20.0)?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lastcall_tests::load::Report;
 use serde_json::{Value, json};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, DAEMONSET, NAMESPACE};
 use crate::app::{PORT, list};
 use crate::cluster::Cluster;
 use crate::load::Load;
@@ -170,9 +170,70 @@ impl Stage<'_> {
         self.pods.wait(limit, &format!("{}: {what}", pod.name), |all| look(all.get(pod.uid())?))
     }
 
+    /// What `lastcall status` on the node says of a pod's drain; nothing where it says nothing.
+    pub(super) fn status(&self, pod: &str) -> Result<Option<Value>> {
+        let ask = ["-n", NAMESPACE, "exec", DAEMONSET, "--", "/lastcall", "status", "-o", "json"];
+        let status: Value = serde_json::from_str(&self.cluster.kubectl(&ask)?).context("lastcall status")?;
+        let drains = status["drains"].as_array().cloned().unwrap_or_default();
+        Ok(drains.into_iter().find(|drain| drain["namespace"] == self.namespace && drain["name"] == pod))
+    }
+
+    /// Waits until the agent holds a pod's hook: not only the deletion has reached it.
+    pub(super) fn held(&self, pod: &str) -> Result<()> {
+        let until = Instant::now() + SOON;
+        while !self.status(pod)?.is_some_and(|drain| drain["hooks_waiting"].as_u64() >= Some(1)) {
+            ensure!(Instant::now() < until, "no hook of {pod} waits");
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// Waits until a container of a pod has been restarted.
+    pub(super) fn restarted(&self, pod: &Seen, container: &str) -> Result<()> {
+        self.sees(pod, SOON, "restarted", |pod| {
+            let all = pod.object["status"]["containerStatuses"].as_array()?;
+            all.iter().any(|c| c["name"] == container && c["restartCount"].as_u64() >= Some(1)).then_some(())
+        })
+    }
+
     /// How the drain of a pod ended, when the agent has logged it.
     pub(super) fn outcome(&self, pod: &str, limit: Duration) -> Result<String> {
         self.agent.outcome(&format!("{}/{pod}", self.namespace), limit)
+    }
+
+    /// Waits for a Warning of lastcall's about a pod; its words.
+    pub(super) fn warning(&self, pod: &Seen, reason: &str) -> Result<String> {
+        self.warning_about(self.namespace, pod.uid(), reason)
+    }
+
+    /// The same about any object, by its UID and the namespace in which Events about it are.
+    pub(super) fn warning_about(&self, namespace: &str, uid: &str, reason: &str) -> Result<String> {
+        let until = Instant::now() + SOON;
+        loop {
+            let words = ["-n", namespace, "get", "events.events.k8s.io", "-o", "json"];
+            let events: Value = serde_json::from_str(&self.cluster.kubectl(&words)?)?;
+            let ours: Vec<&Value> = events["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|event| event["reportingController"] == "lastcall.dev/agent")
+                .collect();
+            if let Some(event) = ours.iter().find(|event| event["reason"] == reason) {
+                ensure!(event["type"] == "Warning", "not a Warning: {event}");
+                ensure!(event["regarding"]["uid"] == uid, "it is about another object: {event}");
+                return Ok(event["note"].as_str().unwrap_or_default().to_owned());
+            }
+            let reasons: Vec<&Value> = ours.iter().map(|event| &event["reason"]).collect();
+            ensure!(Instant::now() < until, "no Warning {reason} of lastcall's, but {reasons:?}");
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Fails if the agent has logged the end of a pod's drain.
+    pub(super) fn still_drains(&self, pod: &str) -> Result<()> {
+        let ended = self.agent.outcome(&format!("{}/{pod}", self.namespace), Duration::from_millis(1));
+        ensure!(ended.is_err(), "the drain of {pod} has ended as `{}`", ended.unwrap_or_default());
+        Ok(())
     }
 
     /// Waits until the agent has begun to drain a pod.

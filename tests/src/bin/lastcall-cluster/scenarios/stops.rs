@@ -20,11 +20,10 @@ pub(super) const ALL: &[Scenario] = &[
     scenario("force_ends_the_wait", force),
     scenario("a_second_shorter_delete_ends_the_wait", second_delete),
     scenario("short_grace_leaves_a_reserve", short_grace),
-    scenario("grace_of_an_hour", grace_of_an_hour),
+    scenario("grace_of_an_hour", grace_of_an_hour).long(),
     scenario("pod_younger_than_a_second", young),
     scenario("ignores_sigterm", ignores_sigterm),
     scenario("drains_by_itself", drains_by_itself),
-    scenario("deadline_is_an_event", deadline_event),
     scenario("preemption_waits_for_a_request", preemption).alone(),
     scenario("kubectl_drain_waits_for_requests", kubectl_drain).alone(),
 ];
@@ -100,7 +99,7 @@ fn active_deadline(stage: &Stage<'_>) -> Result<()> {
     stage.ends_as("web", "drained")
 }
 
-fn with_liveness(mut pod: Value) -> Value {
+pub(super) fn with_liveness(mut pod: Value) -> Value {
     pod["spec"]["containers"][0]["livenessProbe"] =
         json!({ "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 2 });
     pod
@@ -133,10 +132,7 @@ fn restarts(stage: &Stage<'_>) -> Result<()> {
     let ask = stage.ask(&pod, 25_000)?;
     let begun = std::time::Instant::now();
     stage.kubectl(&["exec", "web", "-c", "app", "--", "/app", "get", "http://127.0.0.1:8080/ill"])?;
-    stage.sees(&pod, SOON, "restarted", |pod| {
-        let containers = pod.object["status"]["containerStatuses"].as_array()?;
-        containers.iter().any(|c| c["name"] == "app" && c["restartCount"].as_u64() >= Some(1)).then_some(())
-    })?;
+    stage.restarted(&pod, "app")?;
     between("the restart", begun.elapsed().as_secs_f64(), 0.0, 15.0)?;
     ask.cut()?;
     stage.ends_as("web", "restart")
@@ -231,32 +227,6 @@ fn drains_by_itself(stage: &Stage<'_>) -> Result<()> {
     let outcome = stage.outcome("web", Duration::from_secs(10))?;
     ensure!(outcome == "drained", "the drain ended as `{outcome}`");
     ask.answered().map(drop)
-}
-
-fn deadline_event(stage: &Stage<'_>) -> Result<()> {
-    let mut app = App::new("web", Hook::Drain(""));
-    app.grace = 8;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 60_000)?;
-    stage.delete("pod/web", &[])?;
-    stage.ends_as("web", "deadline")?;
-    ask.cut()?;
-    stage.gone(&pod, SOON)?;
-    let words = ["get", "events.events.k8s.io", "-o", "json"];
-    for _ in 0..50 {
-        let events: Value = serde_json::from_str(&stage.kubectl(&words)?)?;
-        let ours = events["items"].as_array().into_iter().flatten().find(|event| {
-            event["type"] == "Warning"
-                && event["reportingController"].as_str().is_some_and(|c| c.contains("lastcall"))
-        });
-        if let Some(event) = ours {
-            ensure!(event["regarding"]["uid"] == pod.uid(), "it is about another object: {event}");
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    anyhow::bail!("no Warning of lastcall's about the pod")
 }
 
 /// The API shows nothing of a preemption until the containers have ended.
