@@ -6,7 +6,7 @@
 
 /// Changes with every change of a type in this file. Pinned maps live in a folder of this name, so
 /// an agent never reads another version's bytes.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Names of the maps and programs in the kernel object, once for both sides.
 pub mod names {
@@ -47,6 +47,8 @@ pub mod names {
     pub const LAST_CALL_SOCKETS: &str = "LAST_CALL_SOCKETS";
     /// Socket storage: how far the announcement on a socket has come.
     pub const LAST_CALL_STATES: &str = "LAST_CALL_STATES";
+    /// Hash: [`super::Unread`] requests, by a number that their connections share with few others.
+    pub const LAST_CALL_UNREAD: &str = "LAST_CALL_UNREAD";
     /// Array of one: [`super::LastCallConfig`].
     pub const LAST_CALL_CONFIG: &str = "LAST_CALL_CONFIG";
     /// Array of one: until when the last call's programs may act, nanoseconds of `CLOCK_MONOTONIC`.
@@ -59,6 +61,9 @@ pub mod names {
     pub const LAST_CALL_INGRESS: &str = "last_call_ingress";
     /// TC egress, behind [`OBSERVE_EGRESS`]: takes them out again.
     pub const LAST_CALL_EGRESS: &str = "last_call_egress";
+    /// Run by the agent, inside the pod's network namespace: looks at [`LAST_CALL_UNREAD`] as a packet does.
+    /// Behind an Ethernet header: the pod's number.
+    pub const LAST_CALL_LOOK: &str = "last_call_look";
     /// `sk_msg` on [`LAST_CALL_SOCKETS`]: puts the announcement into what the pod sends.
     pub const ANNOUNCE: &str = "announce";
     /// TC ingress of a pod's link.
@@ -549,10 +554,27 @@ pub struct LastCallConfig {
     pub write_seq: u32,
     /// `inet_connection_sock.icsk_ulp_ops`: set where something sits between the app and TCP (kTLS, MPTCP).
     pub ulp_ops: u32,
+    /// `tcp_sock.copied_seq`: sequence number of the next byte that the app reads.
+    pub copied_seq: u32,
     /// 1: HTTP/2 too.
     pub http2: u32,
+    /// 1: a socket in the map tells how much of a large request is still to be read, see
+    /// [`crate::announce::SMALL_REQUEST`].
+    pub tells_unread: u32,
     /// Zero.
     pub pad: u32,
+}
+
+/// A large request that has come in completely. Its app may not have read it yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Its connection.
+    pub key: FlowKey,
+    /// Sequence number behind the request.
+    pub in_end: u32,
+    /// Sequence number of its answer's first byte.
+    pub out_end: u32,
 }
 
 /// How far the announcement on one socket has come. Lives as long as the socket.
@@ -617,8 +639,11 @@ pub mod last_call_count {
     pub const DROPPED: u32 = 18;
     /// Given up: so long a head of an interim response, or status line, is not read.
     pub const TOO_LONG: u32 = 19;
-    /// Refused: a large request, see [`crate::announce::SMALL_REQUEST`].
+    /// Refused: a large request, of unknown end, or one whose answer began before anybody saw that it had been
+    /// read; see [`crate::announce::SMALL_REQUEST`].
     pub const LARGE_REQUEST: u32 = 20;
+    /// Large requests that wait to be read: no refusal.
+    pub const UNREAD: u32 = 21;
     /// Length of the array.
     pub const LEN: u32 = 24;
 }
@@ -663,7 +688,8 @@ const _: () = {
     assert!(size_of::<HookConfig>() == 48);
     assert!(size_of::<HookWait>() == 8);
     assert!(size_of::<Dial>() == 16);
-    assert!(size_of::<LastCallConfig>() == 16);
+    assert!(size_of::<LastCallConfig>() == 24);
+    assert!(size_of::<Unread>() == 52);
     assert!(size_of::<Announcing>() == 80);
 };
 
@@ -692,6 +718,7 @@ mod user {
         super::HookWait,
         super::Dial,
         super::LastCallConfig,
+        super::Unread,
         super::Announcing
     );
 }

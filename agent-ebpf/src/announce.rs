@@ -6,7 +6,7 @@
 //! like anywhere else. In doubt nothing is announced.
 
 use crate::{
-    abi::{Connection, flag, follow, last_call_count as count, protocol},
+    abi::{Connection, Unread, flag, follow, last_call_count as count, protocol},
     http::Piece,
 };
 
@@ -21,8 +21,42 @@ pub const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff,
 /// Kernels since early 2026 (and their stable series: 6.18 has it) answer FIONREAD for a socket in a
 /// sockmap with the length of the map's own queue, which is 0 here, whatever waits in the socket's. nginx
 /// asks whenever a read fills its buffer, the smallest of which has 1024 bytes (client_header_buffer_size),
-/// believes the 0 and never reads the rest: the request hangs. A smaller request fills no buffer.
+/// believes the 0 and never reads the rest: the request hangs. A smaller request fills no buffer. The socket of a
+/// larger one goes into the map once its app has read all of it, which other packets look for.
+///
+/// Where the kernel answers right ([`crate::abi::LastCallConfig::tells_unread`]), all requests are small.
 pub const SMALL_REQUEST: u32 = 1023;
+
+/// Pods with places of their own for connections with an [`crate::abi::Unread`] request; the sixteenth after a pod
+/// has the same ones.
+pub const UNREAD_PODS: u32 = 16;
+/// Places of a pod.
+pub const UNREAD_PLACES: u32 = 64;
+/// How many requests each of the pod's packets looks at.
+pub const UNREAD_LOOKS: u32 = 8;
+
+/// The place of a connection with this peer's port among those of its pod.
+#[inline(always)]
+pub fn unread_place(peer_port: u16) -> u32 {
+    // Not the bits that say whose turn it is: clients of one turn would have few places.
+    (shuffled(peer_port) >> 20) % UNREAD_PLACES
+}
+
+/// The key of a pod's place.
+#[inline(always)]
+pub fn unread_key(pod: u32, place: u32) -> u32 {
+    pod % UNREAD_PODS * UNREAD_PLACES + place % UNREAD_PLACES
+}
+
+/// Is this request still the one that waits, and nothing else has happened?
+#[inline(always)]
+pub fn is_unread(c: &Connection, unread: &Unread) -> bool {
+    const LENGTH: u32 = flag::WAITING | flag::REQUEST_LENGTH;
+    c.told_at == 0
+        && c.protocol == protocol::HTTP1
+        && c.flags & (LENGTH | NOT_NOW) == LENGTH
+        && (c.in_end, c.request_end, c.out_end) == (unread.in_end, unread.in_end, unread.out_end)
+}
 
 /// Values of [`crate::abi::Announcing::phase`].
 pub mod phase {
@@ -51,6 +85,15 @@ pub enum Tail {
     Other,
 }
 
+/// A response is in progress.
+const RESPONSE: u32 = flag::MIDWAY
+    | flag::RESPONSE_LENGTH
+    | flag::RESPONSE_CHUNKED
+    | flag::RESPONSE_UNTIL_CLOSE
+    | flag::RESPONSE_HEAD;
+/// What comes next is not the beginning of a response, or not certainly.
+const NOT_NOW: u32 = RESPONSE | flag::UPGRADED | flag::CONNECT | flag::PIPELINED | flag::UNCERTAIN;
+
 /// A segment has come in, and the observer has taken it into account: does it complete a request, and does
 /// the response begin where the pod's stream is now?
 ///
@@ -60,11 +103,6 @@ pub enum Tail {
 #[inline(always)]
 pub fn http1(c: &Connection, piece: Piece, tail: Tail) -> Result<(), Refusal> {
     const KNOWN: u32 = flag::BOUNDARY | flag::IN | flag::OUT | flag::ACKED;
-    const RESPONSE: u32 = flag::MIDWAY
-        | flag::RESPONSE_LENGTH
-        | flag::RESPONSE_CHUNKED
-        | flag::RESPONSE_UNTIL_CLOSE
-        | flag::RESPONSE_HEAD;
     let complete = match c.flags & (flag::REQUEST_LENGTH | flag::REQUEST_CHUNKED) {
         0 => matches!(tail, Tail::End),
         flag::REQUEST_LENGTH => c.request_end == piece.end(),
@@ -85,7 +123,8 @@ pub fn http1(c: &Connection, piece: Piece, tail: Tail) -> Result<(), Refusal> {
     if c.out_acked != c.out_end {
         return Err(Some(count::UNSENT));
     }
-    if c.flags & flag::LARGE_REQUEST != 0 {
+    // Its end is likely only: an empty line may be in the midst of a body.
+    if c.flags & (flag::LARGE_REQUEST | flag::REQUEST_LENGTH) == flag::LARGE_REQUEST {
         return Err(Some(count::LARGE_REQUEST));
     }
     Ok(())
@@ -224,10 +263,16 @@ const TURNS: u64 = 16;
 /// a product (Fibonacci hashing), not by their last bits.
 #[inline(always)]
 pub fn is_turn(peer_port: u16, since: u64, within: u64) -> bool {
-    let turn = u64::from(u32::from(peer_port).wrapping_mul(0x9e37_79b1) >> 28);
+    let turn = u64::from(shuffled(peer_port) >> 28);
     // Milliseconds: the square of a day of them fits.
     let (since, within) = (since / 1_000_000, within / 1_000_000);
     since >= within || since * since >= turn * (within * within / TURNS)
+}
+
+/// A port, spread over 32 bits: the upper ones are the best.
+#[inline(always)]
+fn shuffled(port: u16) -> u32 {
+    u32::from(port).wrapping_mul(0x9e37_79b1)
 }
 
 #[inline(always)]

@@ -52,10 +52,21 @@ pub fn opens(c: &mut Connection, start: Start) {
     }
 }
 
+/// The segment goes on with the body of a request whose answer has begun already. Whatever it looks like: its end
+/// is known, and something is in flight anyway. Not behind the answer: a client that was refused may send no more
+/// of the body (RFC 9110 section 10.1.1), and then this is another request.
+#[inline(always)]
+fn in_answered_body(c: &Connection, piece: Piece) -> bool {
+    c.flags & RESPONSE != 0
+        && c.flags & (flag::WAITING | flag::REQUEST_LENGTH) == flag::REQUEST_LENGTH
+        && after(c.request_end, piece.sequence)
+}
+
 /// A request begins with this segment, and its head is worth reading.
 #[inline(always)]
-pub fn request_begins(c: &Connection, start: Start) -> bool {
+pub fn request_begins(c: &Connection, start: Start, piece: Piece) -> bool {
     start.is_request()
+        && !in_answered_body(c, piece)
         && c.flags & (flag::UPGRADED | flag::WAITING) == 0
         && c.protocol != protocol::HTTP2
         && !unknown(c)
@@ -66,14 +77,14 @@ pub fn request_begins(c: &Connection, start: Start) -> bool {
 #[inline(always)]
 pub fn request(c: &mut Connection, start: Start, piece: Piece, head: &Head, last_chunk: bool) {
     let begins_one = start.is_request() || matches!(start, Start::Short | Start::Blank);
-    if begins_one && c.flags & (RESPONSE | flag::REQUEST_CHUNKED) != 0 {
+    if begins_one && c.flags & (RESPONSE | flag::REQUEST_CHUNKED) != 0 && !in_answered_body(c, piece) {
         c.flags |= flag::UNCERTAIN;
     }
     if c.flags & flag::UPGRADED != 0 {
         c.flags |= flag::WAITING;
     } else if unknown(c) {
         anything(c, start);
-    } else if request_begins(c, start) {
+    } else if request_begins(c, start, piece) {
         begins(c, start, piece, head, last_chunk);
     } else if c.flags & flag::BOUNDARY == 0 {
         c.flags |= flag::WAITING | flag::MIDWAY;

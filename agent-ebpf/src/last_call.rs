@@ -14,7 +14,8 @@ use aya_ebpf::{
 };
 use lastcall_ebpf::{
     abi::{
-        Announcing, Connection, LastCallConfig, Pod, PortKey, TCP, last_call_count as outcome, protocol, told,
+        Announcing, Connection, LastCallConfig, Pod, PortKey, TCP, flag, last_call_count as outcome,
+        protocol, told,
     },
     announce::{self, Reader, Tail, phase},
     flow::Kind,
@@ -32,6 +33,7 @@ use crate::{
     observe::{NEXT, parse},
     payload,
     skb::Skb,
+    unread,
 };
 
 const EBUSY: i32 = -16;
@@ -100,34 +102,52 @@ pub(crate) fn ingress(ctx: &TcContext) -> i32 {
     let Some(run) = SCRATCH.get_ptr_mut(0) else { return NEXT };
     // SAFETY: this processor's own value, see its map.
     let run: &mut Scratch = unsafe { &mut *run };
-    if !parse(skb, run, Direction::In)
-        || !matches!(run.packet.kind, Kind::Segment)
-        || run.packet.payload == 0
-        || run.packet.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
-    {
+    if !parse(skb, run, Direction::In) {
         return NEXT;
     }
     // SAFETY: a u32 is read whole.
     let Some(&number) = (unsafe { LOCALS.get(&run.key.local) }) else { return NEXT };
     run.key.pod = number;
+    request(skb, run, number, config);
+    if config.tells_unread == 0 {
+        unread::look(skb, number);
+    }
+    NEXT
+}
+
+/// A segment that may be a request.
+#[inline(always)]
+fn request(skb: Skb, run: &mut Scratch, number: u32, config: LastCallConfig) {
+    if !matches!(run.packet.kind, Kind::Segment)
+        || run.packet.payload == 0
+        || run.packet.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
+    {
+        return;
+    }
     let port_key = PortKey { pod: number, port: run.key.local_port, protocol: TCP, pad: 0 };
     // SAFETY: four bytes, written by the agent.
     let announces = unsafe { PORTS.get(&port_key) }.is_some_and(|p| p.announce != 0);
     let entry = find(run);
     if !announces || entry.is_null() {
-        return NEXT;
+        return;
     }
     // SAFETY: a map value that was just looked up.
-    let c = unsafe { &mut *entry };
+    let c = unsafe { &*entry };
     if c.told_at != 0 || !is_turn(number, run.key.peer_port) {
-        return NEXT;
+        return;
     }
     match wanted(skb, run, c, config) {
+        Ok(()) if c.protocol != protocol::HTTP2 && is_large(c, config) => unread::wait(run, c),
         Ok(()) => insert(skb, run, c, config),
         Err(Some(refusal)) => bump(refusal),
         Err(None) => {}
     }
-    NEXT
+}
+
+/// Its socket must not be in the map before the request has been read.
+#[inline(always)]
+fn is_large(c: &Connection, config: LastCallConfig) -> bool {
+    config.tells_unread == 0 && c.flags & flag::LARGE_REQUEST != 0
 }
 
 /// Is it this client's turn, of those of its pod?
@@ -156,14 +176,20 @@ fn wanted(
     announce::http1(c, piece, tail)
 }
 
-/// Looks the connection's socket up, as it is behind a redirect.
+/// Looks the connection's socket up, as it is behind a redirect. It has to be released.
+#[inline(always)]
+pub(crate) fn socket(skb: Skb, run: &mut Scratch, c: &Connection) -> *mut bpf_sock {
+    let port = if c.socket_port == 0 { run.key.local_port } else { c.socket_port };
+    let sk = lookup(skb, run, port);
+    if !sk.is_null() || port == run.key.local_port {
+        return sk;
+    }
+    lookup_loopback(skb, run, port)
+}
+
 #[inline(always)]
 fn insert(skb: Skb, run: &mut Scratch, c: &Connection, config: LastCallConfig) {
-    let port = if c.socket_port == 0 { run.key.local_port } else { c.socket_port };
-    let mut sk = lookup(skb, run, port);
-    if sk.is_null() && port != run.key.local_port {
-        sk = lookup_loopback(skb, run, port);
-    }
+    let sk = socket(skb, run, c);
     if sk.is_null() {
         return bump(outcome::NO_SOCKET);
     }
@@ -190,6 +216,12 @@ fn insert_socket(run: &mut Scratch, c: &Connection, config: LastCallConfig, sk: 
     if !after(end, unsafe { (*tp).rcv_nxt }) {
         return outcome::DUPLICATE_SEGMENT;
     }
+    put_in(run, c, config, sk)
+}
+
+/// Puts a socket into the map.
+#[inline(always)]
+pub(crate) fn put_in(run: &Scratch, c: &Connection, config: LastCallConfig, sk: *mut bpf_sock) -> u32 {
     let at = address(sk);
     if pointer(at + u64::from(config.ulp_ops)) != 0 {
         return outcome::ULP;

@@ -25,6 +25,8 @@ mod payload;
 mod skb;
 #[cfg(target_arch = "bpf")]
 mod streams;
+#[cfg(target_arch = "bpf")]
+mod unread;
 
 #[cfg(target_arch = "bpf")]
 #[expect(unreachable_pub, reason = "the macros export them by section")]
@@ -35,7 +37,7 @@ mod programs {
     };
     use lastcall_ebpf::tcp::Direction;
 
-    use crate::{announcer, hook, last_call, observe};
+    use crate::{announcer, hook, last_call, observe, unread};
 
     #[classifier]
     pub fn observe_ingress(ctx: TcContext) -> i32 {
@@ -60,6 +62,11 @@ mod programs {
     #[classifier]
     pub fn last_call_egress(ctx: TcContext) -> i32 {
         last_call::egress(&ctx)
+    }
+
+    #[classifier]
+    pub fn last_call_look(ctx: TcContext) -> i32 {
+        unread::asked(&ctx)
     }
 
     #[sk_msg]

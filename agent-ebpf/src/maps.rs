@@ -9,8 +9,9 @@ use aya_ebpf::{
 use lastcall_ebpf::{
     abi::{
         Address, Announcing, Connection, Dial, FlowKey, Handshake, HealthPath, HookConfig, HookWait,
-        LastCallConfig, Pod, Port, PortKey, ProbeKey, StreamKey, hook_count, last_call_count,
+        LastCallConfig, Pod, Port, PortKey, ProbeKey, StreamKey, Unread, hook_count, last_call_count,
     },
+    announce::{UNREAD_PLACES, UNREAD_PODS},
     chunks::Chunks,
     flow::Packet,
     frames::Walk,
@@ -68,11 +69,14 @@ pub(crate) static HEADS: LruHashMap<FlowKey, Head> = LruHashMap::with_max_entrie
 pub(crate) static EDGES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 
 /// What one run works on: too large for the stack of 512 bytes. TC runs with bottom halves off, so
-/// a processor's value has one user at a time.
+/// a processor's value has one user at a time. The second is that of [`LAST_CALL_LOOK`], which the agent runs, before
+/// Linux 6.2 with bottom halves on.
+///
+/// [`LAST_CALL_LOOK`]: lastcall_ebpf::abi::names::LAST_CALL_LOOK
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
 
-/// [`SCRATCH`]'s one value.
+/// [`SCRATCH`]'s values.
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) packet: Packet,
@@ -86,6 +90,9 @@ pub(crate) struct Scratch {
     pub(crate) target_hash: u32,
     /// The segment is one frame of a WebSocket client.
     pub(crate) websocket: bool,
+    pub(crate) unread: Unread,
+    /// The place in [`LAST_CALL_UNREAD`] that the next look begins with: stays from run to run.
+    pub(crate) next_look: u32,
     pub(crate) stream: StreamKey,
     pub(crate) walk: Walk,
     pub(crate) head: Head,
@@ -132,6 +139,19 @@ pub(crate) static LAST_CALL_SOCKETS: SockHash<FlowKey> = SockHash::with_max_entr
 /// go on with it; it goes with the socket. No memory: counted, not announced.
 #[btf_map]
 pub(crate) static LAST_CALL_STATES: SkStorage<Announcing> = SkStorage::new();
+
+/// Large requests that have come in, and may not have been read. The last call's programs alone, but that the agent
+/// asks whether there are any. Two connections of one place: the later one takes it, and the other is not told this
+/// time.
+#[map]
+pub(crate) static LAST_CALL_UNREAD: HashMap<u32, Unread> =
+    HashMap::with_max_entries(UNREAD_PODS * UNREAD_PLACES, 0);
+
+/// By pod, which of its places in [`LAST_CALL_UNREAD`] are taken, or were a moment ago. A byte each, which two
+/// processors may write at once.
+#[map]
+pub(crate) static LAST_CALL_PLACES: Array<[u8; UNREAD_PLACES as usize]> =
+    Array::with_max_entries(UNREAD_PODS, 0);
 
 /// Where the kernel keeps what the last call has to know. Agent writes once, the last call's programs read.
 #[map]

@@ -68,7 +68,7 @@ pub(crate) fn request(skb: Skb, run: *mut Scratch, c: &mut Connection, settles: 
         // SAFETY: as above.
         let head = unsafe { &mut (*run).head };
         *head = Head::at(piece.sequence);
-        if http::request_begins(c, start) {
+        if http::request_begins(c, start, piece) {
             scan(skb, run, 0);
         }
         let chunked = c.flags & flag::REQUEST_CHUNKED != 0 || head.chunked != 0;

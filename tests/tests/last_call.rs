@@ -105,6 +105,22 @@ scenarios! {
         served.expect("0123456789")?;
         served.send("0123456789")?;
         conn.expect("0123456789")?;
+        exchanged(&mut (conn, served), CLOSE)?;
+        // Nor does the rest of the request say anything else, whatever it looks like, while the answer is under way.
+        let (mut conn, mut served) = stage.synchronised()?;
+        let rest = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+        let head = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", 2 * rest.len());
+        conn.send(&head)?;
+        served.expect(&head)?;
+        served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        conn.expect("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        for end in ["", "0\r\n\r\n"] {
+            conn.send(rest)?;
+            served.expect(rest)?;
+            let chunk = format!("{:x}\r\n{rest}\r\n{end}", rest.len());
+            served.send(&chunk)?;
+            conn.expect(&chunk)?;
+        }
         exchanged(&mut (conn, served), CLOSE)
     }
 

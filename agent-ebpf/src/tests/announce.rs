@@ -4,7 +4,11 @@ use std::{format, string::String, vec, vec::Vec};
 
 use proptest::prelude::*;
 
-use crate::announce::*;
+use crate::{
+    abi::{Connection, Unread, flag, protocol},
+    announce::*,
+    http::Piece,
+};
 
 /// Behind which byte of `text`, or what it is instead.
 fn place(text: &[u8]) -> Result<Option<usize>, u32> {
@@ -99,4 +103,72 @@ fn clients_have_their_turns_one_after_another() {
     }
     assert!(ports.iter().all(|p| is_turn(*p, 0, 0)), "at once, where nobody wants turns");
     assert!(ports.iter().all(|p| is_turn(*p, u64::MAX, WITHIN)), "and for ever");
+}
+
+/// A connection whose request of 5,000 bytes has come in completely.
+fn asked() -> (Connection, Piece) {
+    let c = Connection {
+        protocol: protocol::HTTP1,
+        flags: flag::BOUNDARY
+            | flag::IN
+            | flag::OUT
+            | flag::ACKED
+            | flag::WAITING
+            | flag::REQUEST_LENGTH
+            | flag::LARGE_REQUEST,
+        exchanges: 1,
+        in_end: 6_000,
+        request_end: 6_000,
+        out_end: 300,
+        out_acked: 300,
+        ..Connection::default()
+    };
+    (c, Piece { sequence: 5_000, payload: 1_000 })
+}
+
+#[test]
+fn a_large_request_waits_to_be_read() {
+    let (c, piece) = asked();
+    assert_eq!(http1(&c, piece, Tail::Other), Ok(()));
+    let unread = Unread { in_end: 6_000, out_end: 300, ..Unread::default() };
+    assert!(is_unread(&c, &unread));
+    let no_more: [fn(&mut Connection); 9] = [
+        |c| c.flags &= !flag::WAITING,
+        |c| c.flags |= flag::RESPONSE_LENGTH,
+        |c| c.flags |= flag::RESPONSE_HEAD,
+        |c| c.flags |= flag::PIPELINED,
+        |c| c.flags |= flag::UNCERTAIN,
+        |c| c.flags |= flag::UPGRADED,
+        |c| c.out_end += 1,
+        |c| c.in_end += 1,
+        |c| c.told_at = 1,
+    ];
+    for change in no_more {
+        let mut c = c;
+        change(&mut c);
+        assert!(!is_unread(&c, &unread), "{c:?}");
+    }
+}
+
+#[test]
+fn a_large_request_of_unknown_end_tells_nobody() {
+    let (mut c, piece) = asked();
+    c.flags &= !flag::REQUEST_LENGTH;
+    for tail in [Tail::End, Tail::Other] {
+        assert!(http1(&c, piece, tail).is_err(), "an empty line may be in its body");
+    }
+    c.flags &= !flag::LARGE_REQUEST;
+    assert_eq!(http1(&c, piece, Tail::End), Ok(()));
+}
+
+#[test]
+fn places_are_dealt_out() {
+    let mut taken: Vec<u32> = (32_768..32_896).step_by(2).map(unread_place).collect();
+    taken.sort_unstable();
+    taken.dedup();
+    assert!(taken.len() > 40, "64 connections have {} places", taken.len());
+    let keys: Vec<u32> =
+        (5..5 + UNREAD_PODS).flat_map(|pod| [unread_key(pod, 0), unread_key(pod, 63)]).collect();
+    assert!(keys.iter().all(|k| *k < UNREAD_PODS * UNREAD_PLACES));
+    assert_eq!(keys.len(), keys.iter().collect::<std::collections::BTreeSet<_>>().len());
 }

@@ -65,7 +65,7 @@ impl Spoken {
             opens(&mut self.c, start);
         }
         let mut scanned = Head::at(piece.sequence);
-        if request_begins(&self.c, start) {
+        if request_begins(&self.c, start, piece) {
             scanned = head_at(piece.sequence, bytes);
         }
         request(&mut self.c, start, piece, &scanned, last_chunk(bytes));
@@ -352,6 +352,29 @@ fn more_requests_than_answers() {
     let long = "<HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
     let c = table(&[(">HEAD / HTTP/1.1\r\n\r\n", true), (GET, true), (long, true)]);
     assert_ne!(c.flags & flag::RESPONSE_LENGTH, 0);
+}
+
+/// An answer begins before its request has ended, and the rest of the request looks like others.
+#[test]
+fn an_early_answer_leaves_no_doubt() {
+    const ASKED: &str = ">POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\n0123456789";
+    const ANSWER: &str = "<HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhel";
+    for rest in [">GET / HTTP/1.1\r\n\r\n..", ">\r\n0123456789abcdef..", ">HEAD", ">0123456789"] {
+        let mut rows = vec![(ASKED, true), (ANSWER, true), (rest, true)];
+        let whole = rest.len() == 21;
+        if whole {
+            rows.extend([("<lo.", false), (GET, true), (OK, false), (GET, true)]);
+        }
+        let c = table(&rows);
+        assert_eq!(c.flags & (flag::UNCERTAIN | flag::PIPELINED), 0, "{rest}");
+        assert!(!whole || c.flags & flag::REQUEST_LENGTH != 0 && c.exchanges == 2, "{rest}");
+    }
+    // The next request comes with the body's end, or instead of it.
+    for (rest, uncertain) in [(">0123456789abcdefghijGET / HTTP/1.1\r\n\r\n", true), (">GET /", false)] {
+        let c = table(&[(ASKED, true), (ANSWER, true), (rest, true), ("<lo.", uncertain)]);
+        assert_eq!(c.flags & flag::UNCERTAIN != 0, uncertain, "{rest}");
+    }
+    table(&[(ASKED, true), (ANSWER, true), ("<lo.", false), (GET, true), (OK, false)]);
 }
 
 #[test]

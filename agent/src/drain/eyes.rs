@@ -28,6 +28,7 @@ pub(super) const POLL: Duration = Duration::from_millis(100);
 pub(super) const RECONCILE: Duration = Duration::from_secs(1);
 
 mod instruct;
+mod unread;
 
 /// One read of the kernel's table.
 pub(super) struct Table {
@@ -51,6 +52,8 @@ pub(super) struct Eyes {
     announces: bool,
     /// Why they could not be attached to a link.
     not_announcing: Option<String>,
+    /// Looks for large requests that have been read, where the kernel needs that.
+    unread: Option<unread::Watch>,
     addresses: BTreeSet<IpAddr>,
     fallback: Option<Fallback>,
     /// At which ports clients are told to leave.
@@ -78,6 +81,7 @@ impl Eyes {
             announcing: BTreeSet::new(),
             announces: false,
             not_announcing: None,
+            unread: None,
             addresses: BTreeSet::new(),
             fallback: None,
             audience,

@@ -3,31 +3,40 @@
 //! Nothing of it is pinned. What the programs may do ends with the lease, a second after the agent last
 //! renewed it; the sockets in the map are ordinary ones again when the process that holds it is gone.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, SockHash},
+    maps::{Array, HashMap, MapData, SockHash},
     programs::{SchedClassifier, SkMsg},
 };
-use lastcall_ebpf::abi::{FlowKey, LastCallConfig, last_call_count as index, names};
+use lastcall_ebpf::abi::{FlowKey, LastCallConfig, Unread, last_call_count as index, names};
 
 use super::{
     Error,
     btf::Btf,
     map_error,
     observer::{PodNumber, program},
-    take,
+    sys, take, unread,
 };
 use crate::moment::Moment;
+
+/// The link header of a packet that is made up.
+const ETHERNET: usize = 14;
 
 /// The sockets whose clients are about to be told to leave, and the programs' lease.
 pub struct LastCall {
     maps: Mutex<Maps>,
+    look: OwnedFd,
+    tells_unread: bool,
 }
 
 struct Maps {
     sockets: SockHash<MapData, FlowKey>,
+    unread: HashMap<MapData, u32, Unread>,
     lease: Array<MapData, u64>,
     counts: Array<MapData, u64>,
 }
@@ -94,17 +103,25 @@ impl LastCall {
     /// `http2`: clients of HTTP/2 as well, whose sockets may be in the map for longer.
     pub fn load(ebpf: &mut Ebpf, http2: bool) -> Result<Self, Unavailable> {
         let btf = Btf::kernel()?;
+        // In doubt it does not: large requests are then read first.
+        let tells_unread = unread::is_told().unwrap_or(false);
         let config = LastCallConfig {
             write_seq: btf.offset("tcp_sock", "write_seq")?,
             // The first member of each of tcp_sock, inet_connection_sock and inet_sock is the next of them.
             ulp_ops: btf.offset("inet_connection_sock", "icsk_ulp_ops")?,
+            copied_seq: btf.offset("tcp_sock", "copied_seq")?,
             http2: u32::from(http2),
+            tells_unread: u32::from(tells_unread),
             pad: 0,
         };
-        for name in [names::LAST_CALL_INGRESS, names::LAST_CALL_EGRESS] {
+        for name in [names::LAST_CALL_INGRESS, names::LAST_CALL_EGRESS, names::LAST_CALL_LOOK] {
             let program: &mut SchedClassifier = program(ebpf, name)?;
             program.load().map_err(|e| Error::Program { name, source: Box::new(e) })?;
         }
+        let name = names::LAST_CALL_LOOK;
+        let look: &mut SchedClassifier = program(ebpf, name)?;
+        let look = look.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
+        let look = look.map_err(|e| Error::Program { name, source: Box::new(e) })?;
         let sockets: SockHash<MapData, FlowKey> = take(ebpf, names::LAST_CALL_SOCKETS)?;
         let name = names::ANNOUNCE;
         let announcer: &mut SkMsg = program(ebpf, name)?;
@@ -114,10 +131,11 @@ impl LastCall {
         configs.set(0, config, 0).map_err(map_error("write", names::LAST_CALL_CONFIG))?;
         let maps = Maps {
             sockets,
+            unread: take(ebpf, names::LAST_CALL_UNREAD)?,
             lease: take(ebpf, names::LAST_CALL_LEASE)?,
             counts: take(ebpf, names::LAST_CALL_COUNTS)?,
         };
-        Ok(Self { maps: Mutex::new(maps) })
+        Ok(Self { maps: Mutex::new(maps), look, tells_unread })
     }
 
     fn maps(&self) -> MutexGuard<'_, Maps> {
@@ -139,8 +157,40 @@ impl LastCall {
         let _ = self.maps().sockets.remove(key);
     }
 
-    /// Takes all of a pod's sockets out.
+    /// Whether large requests need no [`LastCall::look`].
+    pub fn tells_unread(&self) -> bool {
+        self.tells_unread
+    }
+
+    /// A large request waits to be read, of whichever pod.
+    pub fn has_unread(&self) -> bool {
+        self.maps().unread.keys().next().is_some()
+    }
+
+    /// Looks which of the pod's large requests have been read. To be called inside its network namespace.
+    pub fn look(&self, pod: PodNumber) -> Result<(), Error> {
+        let mut packet = [0; 64];
+        packet[ETHERNET..ETHERNET + 4].copy_from_slice(&pod.0.to_ne_bytes());
+        let name = names::LAST_CALL_LOOK;
+        sys::run_program(self.look.as_fd(), &packet, unread::LOOKS)
+            .map(drop)
+            .map_err(|e| Error::Program { name, source: Box::new(e.into()) })
+    }
+
+    /// Takes all of a pod's sockets out, and what waits to be read.
     pub fn forget(&self, pod: PodNumber) {
+        let mut maps = self.maps();
+        let waits: Vec<u32> = maps
+            .unread
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, u)| u.key.pod == pod.0)
+            .map(|(p, _)| p)
+            .collect();
+        for place in waits {
+            let _ = maps.unread.remove(&place);
+        }
+        drop(maps);
         self.sockets().iter().filter(|k| k.pod == pod.0).for_each(|k| self.remove(k));
     }
 

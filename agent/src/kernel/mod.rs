@@ -22,6 +22,7 @@ mod pinned;
 mod stack_tests;
 mod sys;
 pub mod uninstall;
+pub mod unread;
 
 pub use attach::{Attach, Attachment};
 pub use edges::Edges;

@@ -249,7 +249,7 @@ impl Observer {
         packet.extend([key.protocol, 0, 0, 0]);
         packet.extend(asked.kind.to_ne_bytes());
         packet.extend(asked.last_packet.to_ne_bytes());
-        let result = sys::run_program(self.command.as_fd(), &packet);
+        let result = sys::run_program(self.command.as_fd(), &packet, 1);
         result
             .map(|r| r == 1)
             .map_err(|e| Error::Program { name: names::COMMAND, source: Box::new(e.into()) })
@@ -266,7 +266,7 @@ impl Observer {
         let failed = |e| Error::Program { name, source: Box::new(e) };
         let program: &mut SchedClassifier = program(&mut ebpf, name)?;
         let fd = program.fd().map_err(failed)?.as_fd();
-        sys::run_program(fd, frame).map(|verdict| verdict as i32).map_err(|e| failed(e.into()))
+        sys::run_program(fd, frame, 1).map(|verdict| verdict as i32).map_err(|e| failed(e.into()))
     }
 
     /// Was this tuple a connection of the kubelet's, and until when? [`OPEN`] where its end still is.

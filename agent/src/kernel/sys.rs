@@ -15,6 +15,8 @@ const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_TYPE_HASH: u32 = 1;
 /// Memory is taken as entries come.
 const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_MAP_TYPE_SOCKHASH: u32 = 18;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -69,6 +71,17 @@ struct MapCreate {
     value_size: u32,
     max_entries: u32,
     map_flags: u32,
+}
+
+/// The part of `BPF_MAP_UPDATE_ELEM`.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// The part of `BPF_LINK_CREATE`.
@@ -186,25 +199,55 @@ pub(super) fn create_link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, kind:
 
 /// A hash that no program uses: memory that outlives the process.
 pub(super) fn create_hash(key_size: usize, value_size: usize, max_entries: u32) -> io::Result<OwnedFd> {
-    let mut attr = MapCreate {
+    create(&mut MapCreate {
         map_type: BPF_MAP_TYPE_HASH,
         key_size: key_size as u32,
         value_size: value_size as u32,
         max_entries,
         map_flags: BPF_F_NO_PREALLOC,
-    };
-    let fd = bpf(BPF_MAP_CREATE, &mut attr)?;
+    })
+}
+
+/// A map for one socket, and the socket in it. It is in there until the descriptor is closed.
+pub(super) fn socket_in_a_map(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let (map_type, key_size, value_size) = (BPF_MAP_TYPE_SOCKHASH, size_of::<u32>(), size_of::<u32>());
+    let map = create(&mut MapCreate {
+        map_type,
+        key_size: key_size as u32,
+        value_size: value_size as u32,
+        max_entries: 1,
+        map_flags: 0,
+    })?;
+    let (key, value) = (0u32, socket.as_raw_fd() as u32);
+    let (key, value) = ((&raw const key) as u64, (&raw const value) as u64);
+    bpf(
+        BPF_MAP_UPDATE_ELEM,
+        &mut Element { map_fd: map.as_raw_fd() as u32, key, value, ..Element::default() },
+    )?;
+    Ok(map)
+}
+
+/// How many bytes the kernel says are to be read from a socket.
+pub(super) fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: an open descriptor, and a place for one int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(bytes).unwrap_or(0)) }
+}
+
+fn create(attr: &mut MapCreate) -> io::Result<OwnedFd> {
+    let fd = bpf(BPF_MAP_CREATE, attr)?;
     // SAFETY: the call has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Runs a program once on these bytes, and gives what it returned.
-pub(super) fn run_program(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<u32> {
+/// Runs a program on these bytes, `repeat` times, and gives what it returned last.
+pub(super) fn run_program(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<u32> {
     let mut attr = TestRun {
         prog_fd: program.as_raw_fd() as u32,
         data_size_in: packet.len() as u32,
         data_in: packet.as_ptr() as u64,
-        repeat: 1,
+        repeat,
         ..TestRun::default()
     };
     bpf(BPF_PROG_TEST_RUN, &mut attr)?;

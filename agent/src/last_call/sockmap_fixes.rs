@@ -3,6 +3,11 @@
 //!
 //! In: what the running kernel says of itself. Out: whether its clients may be told, over what, and why not.
 //! A vendor's kernel that does not say which stable version it is made of is not known, and so off.
+//!
+//! What else old kernels do to sockets in a map needs no list, because nothing here rests on it: results of map
+//! helpers that are 32 bits wide (before 6.4) are compared as such; a socket that is there already is no error; a
+//! segment that comes twice puts none in; nothing is put at a message's very end, which is refused by some up to
+//! 6.8. What FIONREAD says is tried (`kernel/unread.rs`).
 
 use std::fmt;
 

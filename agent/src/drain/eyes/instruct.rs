@@ -14,6 +14,7 @@ use lastcall_ebpf::abi::{Port, PortKey, TCP, UDP, protocol};
 use super::{
     super::{Drain, Fallback},
     Eyes,
+    unread::Watch,
 };
 use crate::{
     cluster::{AppProtocol, PortFacts, Transport},
@@ -102,6 +103,7 @@ impl Eyes {
                     if let Some(attachment) = self.attachments.get_mut(&index) {
                         attachment.and(more);
                     }
+                    self.watch_unread();
                 }
                 Ok(Err(e)) => {
                     tracing::warn!(error = %crate::causes(&e), "{drain}: no client is told to leave");
@@ -111,6 +113,14 @@ impl Eyes {
                     tracing::debug!(error = %crate::causes(&e), "{drain}: gone before its clients were told")
                 }
             }
+        }
+    }
+
+    fn watch_unread(&mut self) {
+        if let (None, Some(announcer), Some(number)) = (&self.unread, &self.services.announcer, self.number)
+            && !announcer.tells_unread()
+        {
+            self.unread = Some(Watch::start(Arc::clone(announcer), number, self.namespace.clone()));
         }
     }
 

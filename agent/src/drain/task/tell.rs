@@ -33,6 +33,16 @@ impl Task {
         if now >= settled {
             self.drain.happened(&Happened::Settled(settled.since(circumstances.began), settle.per_second));
         }
+        let View { last_new, missed, missed_next, .. } = view;
+        let since = |at: Moment| at.since(circumstances.began);
+        tracing::debug!(
+            pod = %self.drain,
+            last_new = ?last_new.map(since),
+            missed,
+            missed_next = ?missed_next.map(since),
+            others_ready = ?circumstances.others_ready,
+            "what the settling went by"
+        );
         let within = self.granted();
         if verdict.outcome == Outcome::Deadline && settle.floor > within && !self.unfit {
             self.drain.happened(&Happened::Unfit(settle.floor, within));

@@ -1,10 +1,18 @@
 //! May this kernel tell clients to leave?
 
 use super::{Check, Group};
-use crate::{kernel::btf::Btf, last_call::sockmap_fixes::SockmapFixes};
+use lastcall_ebpf::announce::SMALL_REQUEST;
+
+use crate::{
+    kernel::{btf::Btf, unread},
+    last_call::sockmap_fixes::SockmapFixes,
+};
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![fixes(SockmapFixes::of_this_kernel()), position()]
+    let mut checks = vec![fixes(SockmapFixes::of_this_kernel())];
+    checks.extend(["write_seq", "copied_seq"].map(position));
+    checks.push(large_requests());
+    checks
 }
 
 /// By name, because what the fixes cure shows only under load, as bytes missing from a stream.
@@ -23,14 +31,36 @@ fn fixes(fixes: SockmapFixes) -> Check {
     }
 }
 
-fn position() -> Check {
-    let why = "find the place of an announcement in what a pod sends";
-    let check = Check::new(Group::Kernel, "tcp_sock.write_seq", why);
-    match Btf::kernel().and_then(|btf| btf.offset("tcp_sock", "write_seq")) {
+fn position(field: &str) -> Check {
+    let (name, why) = match field {
+        "write_seq" => ("tcp_sock.write_seq", "find the place of an announcement in what a pod sends"),
+        _ => ("tcp_sock.copied_seq", "see when an app has read a large request, before its client is told"),
+    };
+    let check = Check::new(Group::Kernel, name, why);
+    match Btf::kernel().and_then(|btf| btf.offset("tcp_sock", field)) {
         Ok(offset) => check.ok(format!("byte {offset}, by the kernel's BTF")),
         Err(error) => check.degraded(
             crate::causes(&error),
             "none needed: drains work without the last call, but busy clients stay to the end",
+        ),
+    }
+}
+
+/// Tried, because no list names the kernels: a change of early 2026 went to most stable series.
+fn large_requests() -> Check {
+    let check = Check::new(
+        Group::Kernel,
+        "FIONREAD of a socket in a map",
+        "tell the client of a large request as that of a small one",
+    );
+    match unread::is_told() {
+        Ok(true) => check.ok("says what is to be read"),
+        Ok(false) => check.ok(format!(
+            "says 0: clients of requests over {SMALL_REQUEST} bytes are told once the app has read them"
+        )),
+        Err(error) => check.degraded(
+            format!("not known, taken as 0: {error}"),
+            "the right to make a map, and a loopback device that is up",
         ),
     }
 }

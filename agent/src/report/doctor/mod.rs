@@ -51,9 +51,10 @@ pub fn examine(plan: &Plan) -> Findings {
     let _alone = alone();
     let root = mounts::cgroup_root(plan.cgroup_root.as_deref());
     let mut checks = kernel::checks();
-    checks.extend(last_call::checks());
-    checks.extend(rights::checks());
+    let rights = rights::checks();
     let _raised = rights::Raised::now();
+    checks.extend(last_call::checks());
+    checks.extend(rights);
     checks.extend(mounts::checks(plan, root.as_deref()));
     checks.extend(bpf::checks());
     checks.extend(network::attaching(root.as_deref()));

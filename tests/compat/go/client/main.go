@@ -38,6 +38,7 @@ var (
 	expect      = flag.String("expect", "", "a file with what the answers must be; without it, the request's body")
 	get         = flag.Bool("get", false, "h1: GET instead of POST")
 	small       = flag.Bool("small", false, "small requests only, for servers that do not read them")
+	sized       = flag.Int("size", 0, "bytes of every request's body, instead of sizes of many kinds")
 	timeout     = flag.Duration("timeout", 10*time.Second, "a request without a complete answer by then has failed")
 	most        = flag.Duration("most", 2*time.Minute, "the end, even if nobody asks for it")
 	opened      atomic.Int64
@@ -106,7 +107,9 @@ func main() {
 // Every tenth needs several segments, every hundredth does not fit into a socket's buffers.
 func body(n int64) []byte {
 	size := 64
-	if *small {
+	if *sized > 0 {
+		size = *sized
+	} else if *small {
 		size = 64
 	} else if n%100 == 0 {
 		size = 300_000

@@ -30,6 +30,8 @@ const PROXY: &str = "127.0.0.1:8081";
 pub(crate) enum Kind {
     /// net/http or grpc-go.
     Go,
+    /// net/http, with no request that is small.
+    GoLarge,
     Curl,
     Requests,
     Httpx,
@@ -46,8 +48,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Go,
+        Self::GoLarge,
         Self::Curl,
         Self::Requests,
         Self::Httpx,
@@ -64,6 +67,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Go => "go",
+            Self::GoLarge => "go 8 kB",
             Self::Curl => "curl",
             Self::Requests => "requests",
             Self::Httpx => "httpx",
@@ -81,7 +85,7 @@ impl Kind {
     /// What has to be there for it.
     pub(crate) fn kits(self) -> &'static [Kit] {
         match self {
-            Self::Go | Self::Fortio | Self::Ghz => &[Kit::Go],
+            Self::Go | Self::GoLarge | Self::Fortio | Self::Ghz => &[Kit::Go],
             Self::Requests | Self::Httpx => &[Kit::Python],
             Self::Undici => &[Kit::Node],
             Self::Java => &[Kit::Java],
@@ -99,6 +103,7 @@ impl Kind {
                 "with its standard client; its fast one looks at Connection: close only if told to (-httpccch)",
             ),
             Self::Ghz => Some("does not compare the answers"),
+            Self::GoLarge => Some("POSTs of 8 kB and nothing else"),
             _ => None,
         }
     }
@@ -159,6 +164,7 @@ pub(crate) fn start(
     };
     match kind {
         Kind::Go => listening(&go(server, place, &at)?, None),
+        Kind::GoLarge => listening(&[go(server, place, &at)?, words(&["-size", "8192"])].concat(), None),
         Kind::Requests | Kind::Httpx => {
             let (python, client) = (kits.built("python/venv/bin/python"), kits.source("python/client.py"));
             // More threads than this wait for each other.

@@ -104,7 +104,8 @@ fn plan(only: &[String]) -> Result<Vec<Pair>> {
     let mut pairs: Vec<Pair> =
         server::ALL.into_iter().map(|server| Pair { server, client: Kind::Go }).collect();
     for (client, servers) in [
-        (Kind::Curl, ["go", "nginx-sendfile"].as_slice()),
+        (Kind::GoLarge, ["go", "nginx-proxy", "jdk"].as_slice()),
+        (Kind::Curl, &["go", "nginx-sendfile"]),
         (Kind::Requests, &["uvicorn"]),
         (Kind::Httpx, &["go"]),
         (Kind::Undici, &["node"]),

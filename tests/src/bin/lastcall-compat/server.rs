@@ -141,12 +141,9 @@ pub(crate) const ALL: [Server; 19] = [
     }),
     echo("jdk", Kit::Java, Protocol::H1, |place| java(place, "JdkServer")),
     echo("jetty", Kit::Java, Protocol::H1, |place| java(place, "JettyServer")),
-    Server {
-        gap: Some("a connection on which an answer began before its request had ended is not told"),
-        ..echo("jetty-duplex", Kit::Java, Protocol::H1, |place| {
-            java(place, "JettyServer").map(|command| [command, words(&["duplex"])].concat())
-        })
-    },
+    echo("jetty-duplex", Kit::Java, Protocol::H1, |place| {
+        java(place, "JettyServer").map(|command| [command, words(&["duplex"])].concat())
+    }),
     echo("axum", Kit::Rust, Protocol::H1, |place| rust(place, "axum")),
     echo("axum-h2c", Kit::Rust, Protocol::H2c, |place| rust(place, "axum")),
     echo("tonic", Kit::Rust, Protocol::Grpc, |place| rust(place, "tonic")),

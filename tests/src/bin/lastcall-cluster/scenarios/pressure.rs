@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::stage::{SOON, Stage};
 use super::{Scenario, scenario};
@@ -31,7 +32,7 @@ fn node_pressure(stage: &Stage<'_>) -> Result<()> {
         .and_then(|tasks| tasks.parse().ok())
         .context("tasks in /proc/loadavg")?;
     // Longer than the kubelet takes to evict.
-    let ask = stage.ask(&pod, 35_000)?;
+    let ask = stage.ask(&pod, 30_000)?;
     // Written in place: a new file would not be the one that is bound.
     fs::write(&setting, format!("{}\n", tasks + 500))?;
     let drains = stage.agent.begins(&format!("{}/web", stage.namespace), EVICTED);
@@ -41,11 +42,14 @@ fn node_pressure(stage: &Stage<'_>) -> Result<()> {
     ensure!(before.deleting.is_none(), "somebody has deleted the pod");
     ask.answered()?;
     stage.ends_as("web", "drained")?;
-    let reason = stage.sees(&pod, SOON, "its end", |pod| {
-        let status = &pod.object["status"];
-        (status["phase"] == "Failed" || status["phase"] == "Succeeded").then(|| status["reason"].clone())
+    // The app ends well, so its pod does; the rest says whose doing it was.
+    stage.sees(&pod, SOON, "its disruption by the kubelet", |pod| {
+        let conditions = pod.object["status"]["conditions"].as_array()?;
+        let is = |c: &Value| c["type"] == "DisruptionTarget" && c["reason"] == "TerminationByKubelet";
+        conditions.iter().any(is).then_some(())
     })?;
-    ensure!(reason == "Evicted", "it ended as {reason}, not as Evicted");
+    let events = stage.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])?;
+    ensure!(events.contains("Evicted"), "the kubelet's Events are {events}");
     // Until then the node takes no pods.
     let wait = ["wait", "--for=condition=PIDPressure=false", "node", "--all", "--timeout=60s"];
     stage.cluster.kubectl_with(&wait, "", SOON).map(drop)

@@ -178,10 +178,11 @@ impl Stage<'_> {
         Ok(drains.into_iter().find(|drain| drain["namespace"] == self.namespace && drain["name"] == pod))
     }
 
-    /// Waits until the agent holds a pod's hook: not only the deletion has reached it.
+    /// Waits until the agent holds a pod's hook, and watches its packets: not only the deletion has reached it.
     pub(super) fn held(&self, pod: &str) -> Result<()> {
         let until = Instant::now() + SOON;
-        while !self.status(pod)?.is_some_and(|drain| drain["hooks_waiting"].as_u64() >= Some(1)) {
+        let holds = |drain: Value| drain["hooks_waiting"].as_u64() >= Some(1) && drain["settle"] != "";
+        while !self.status(pod)?.is_some_and(holds) {
             ensure!(Instant::now() < until, "no hook of {pod} waits");
             thread::sleep(Duration::from_millis(200));
         }

@@ -23,12 +23,12 @@ pub(super) const ALL: &[Scenario] = &[
 
 fn deadline(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
-    app.grace = 12;
+    app.grace = 16;
     stage.apply(vec![app.pod()])?;
     let pod = stage.ready_pod("web")?;
     stage.delete("pod/web", &[])?;
-    stage.draining("web")?;
-    // Only of what came since does anybody know that it was cut: of an older one no packet has been seen.
+    // Only of what comes from here on is it known that it was cut: of an older one no packet has been seen.
+    stage.held("web")?;
     let ask = stage.ask(&pod, 60_000)?;
     stage.ends_as("web", "deadline")?;
     ask.cut()?;

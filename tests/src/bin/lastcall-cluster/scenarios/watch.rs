@@ -70,7 +70,7 @@ fn freeze(stage: &Stage<'_>) -> Result<()> {
         count += 1;
     }
     ensure!(count > 0, "the agent has no connection to the API server: {said}");
-    rules += &format!("}}\n{back}}} }}\n");
+    rules += &format!("}}\n{back}}}\n}}\n");
     let done = output(stage.cluster.node("nft").args(["-f", "-"]), &rules, SOON)?;
     ensure!(done.status.success(), "{rules}: {}", String::from_utf8_lossy(&done.stderr));
     Ok(())
