@@ -134,7 +134,18 @@ pub fn attached(netns: &Netns) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Whether this kernel has TCX (6.6 and later).
+pub fn has_tcx() -> Result<bool> {
+    query("lo", Direction::In).map(|programs| programs.is_some())
+}
+
 fn tcx_programs(link: &str, direction: Direction) -> Result<u32> {
+    // Where there is no such place, nothing is in it.
+    query(link, direction).map(Option::unwrap_or_default)
+}
+
+/// How many TCX programs there are; nothing on a kernel that has no TCX.
+fn query(link: &str, direction: Direction) -> Result<Option<u32>> {
     let mut ids = [0u32; 16];
     let list = ids.as_mut_ptr() as u64;
     let mut words = [
@@ -156,9 +167,8 @@ fn tcx_programs(link: &str, direction: Direction) -> Result<u32> {
         0,
     ];
     match bpf(PROG_QUERY, &mut words) {
-        Ok(_) => Ok(words[6]),
-        // A kernel before 6.6 knows of no such place, so nothing is there.
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(0),
+        Ok(_) => Ok(Some(words[6])),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(None),
         Err(e) => Err(e).with_context(|| format!("ask for the programs of {link}")),
     }
 }

@@ -167,6 +167,19 @@ scenarios! {
         Ok(())
     }
 
+    /// Nothing asked for: TCX where this kernel has it, and the programs see all they have to.
+    fn this_kernel_s_own_way_in(node) {
+        let agent = node.agent().start()?;
+        answers_rightly(node, &agent)?;
+        let way = if tc::has_tcx()? { "tcx" } else { "clsact" };
+        let ready = agent.get(9903, "/readyz")?.1;
+        ensure!(ready.contains(&format!("kernel programs: {way}")), "not by {way}: {ready}");
+        for reason in ["attach_failed", "no_ebpf", "blind", "table_full"] {
+            ensure!(fallbacks(&agent, reason)? == 0.0, "polled: {reason}");
+        }
+        Ok(())
+    }
+
     /// The older way in: the same answers, and the qdisc that was there stays, with all that is on it.
     fn clsact_instead_of_tcx(node) {
         let agent = node.agent().flag("--attach", "clsact").start()?;
@@ -304,6 +317,16 @@ scenarios! {
         ensure!(fallbacks(&agent, "no_ebpf")? == 1.0);
         // The way of all other hooks is honestly closed: refused, not hung.
         node.kubelet().call_hook(&pod)?.failed_within(SOON)?;
+        Ok(())
+    }
+
+    /// What an old kernel refuses, the agent explains by the oldest that it is made for, and goes on without.
+    fn an_old_kernel_is_told_the_oldest(node) {
+        // It calls itself 2.6, and has no map for anybody.
+        let old = ["setarch", "--uname-2.6", "setpriv", "--bounding-set", "-bpf,-sys_admin"];
+        let agent = node.agent().under(&old).start()?;
+        agent.logs("is older than 5.10, the oldest that lastcall is made for", SOON)?;
+        ensure!(agent.metric("lastcall_ebpf_available")? == 0.0);
         Ok(())
     }
 

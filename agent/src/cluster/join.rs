@@ -137,16 +137,17 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// Ready endpoints, itself not among them, of the Services whose slices name the pod; of several the
-    /// most. A slice of each address family counts its own, so that of two families there are twice as many.
+    /// Ready endpoints, itself not among them, of the Services whose slices name the pod; of several Services,
+    /// and of the two address families of each, the most: a client chooses among those of one.
     fn others_ready(&self, believed: &[Believed<'_>]) -> Option<usize> {
-        let services: BTreeSet<&str> = believed.iter().filter_map(|(s, _)| s.service.as_deref()).collect();
-        let of = |service: &str| {
-            let slices = self.namespace.slices.values().filter(|s| s.service.as_deref() == Some(service));
-            let own = believed.iter().filter(|(s, e)| s.service.as_deref() == Some(service) && e.is_ready());
-            slices.map(|s| s.ready).sum::<usize>().saturating_sub(own.count())
-        };
-        services.into_iter().map(of).max()
+        let of = |slice: &SliceRecord| Some((slice.service.clone()?, slice.ipv6));
+        let ways: BTreeSet<(String, bool)> = believed.iter().filter_map(|(slice, _)| of(slice)).collect();
+        let others = ways.into_iter().map(|way| {
+            let slices = self.namespace.slices.values().filter(|slice| of(slice).as_ref() == Some(&way));
+            let own = believed.iter().filter(|(slice, e)| of(slice).as_ref() == Some(&way) && e.is_ready());
+            slices.map(|slice| slice.ready).sum::<usize>().saturating_sub(own.count())
+        });
+        others.max()
     }
 
     fn believed(&self, name: &str, pod: &PodRecord) -> Vec<Believed<'a>> {

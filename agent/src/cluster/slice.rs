@@ -23,6 +23,8 @@ pub(super) struct SliceRecord {
     /// Label `service.kubernetes.io/headless`, which the EndpointSlice controller sets.
     pub(super) headless: bool,
     pub(super) ports: Vec<SlicePort>,
+    /// addressType, of the two that pods have: a dual-stack Service has slices of both, with the same pods.
+    pub(super) ipv6: bool,
     /// How many of all its endpoints are ready, on whatever node.
     pub(super) ready: usize,
     /// Only those that may be on this node.
@@ -56,6 +58,7 @@ impl SliceRecord {
         let endpoints =
             || slice.endpoints.iter().map(|e| EndpointRecord::new(e, namespace.unwrap_or("default")));
         Self {
+            ipv6: slice.address_type == "IPv6",
             ready: endpoints().filter(EndpointRecord::is_ready).count(),
             service: label("kubernetes.io/service-name").filter(|name| !name.is_empty()).cloned(),
             headless: label("service.kubernetes.io/headless").is_some(),

@@ -99,9 +99,10 @@ pub struct AttachChoice {
 }
 
 impl AttachChoice {
-    /// TCX where the kernel has it, else clsact.
-    pub fn auto() -> Self {
-        Self { wanted: Some(Attach::Tcx), auto: true, tcx_missing: AtomicBool::new(false) }
+    /// `best`, and clsact where TCX is refused all the same.
+    pub fn auto(best: Attach) -> Self {
+        let tcx_missing = AtomicBool::new(best == Attach::Clsact);
+        Self { wanted: Some(Attach::Tcx), auto: true, tcx_missing }
     }
 
     /// One way only, or none.

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     answer::{Answer, Reply},
+    fault::Fault,
     held::{HeldRecord, HeldStore},
     identity::{Page, Workload},
 };
@@ -36,6 +37,9 @@ pub trait Desk: Send + Sync + 'static {
     /// Has to answer by the deadline: nothing else ends the call, the kubelet never hangs up. The
     /// future is dropped where the caller has gone; the drain goes on without it.
     fn drain(&self, call: Call) -> impl Future<Output = Answer> + Send;
+
+    /// Counts what was wrong with a request.
+    fn fault(&self, fault: Fault);
 
     /// A page for a caller on 127.0.0.1.
     fn status(&self, request: StatusRequest) -> impl Future<Output = Reply> + Send;

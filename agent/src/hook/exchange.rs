@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::{
     answer::Reply,
     desk::{Book, Call, Callee, Desk, StatusRequest},
+    fault::Fault,
     held::{HeldError, HeldRecord, held_flag},
     identity::{self, Asked},
     line::Line,
@@ -30,11 +31,15 @@ pub(super) async fn exchange<D: Desk>(
     line: &Line,
     request: Request<Incoming>,
 ) -> Result<Reply, Gone> {
+    let refused = |fault, status, why| {
+        shared.desk.fault(fault);
+        Ok(Reply::refused(status, why))
+    };
     if request.method() != Method::GET {
-        return Ok(Reply::refused(StatusCode::METHOD_NOT_ALLOWED, "only GET"));
+        return refused(Fault::Method, StatusCode::METHOD_NOT_ALLOWED, "only GET");
     }
     if !request.body().is_end_stream() {
-        return Ok(Reply::refused(StatusCode::PAYLOAD_TOO_LARGE, "a hook has no body"));
+        return refused(Fault::Body, StatusCode::PAYLOAD_TOO_LARGE, "a hook has no body");
     }
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
     // Not UTF-8, or not an address: nobody's.
@@ -44,7 +49,7 @@ pub(super) async fn exchange<D: Desk>(
         earlier.and_then(HeldRecord::pod).or_else(|| shared.desk.dialled(bits))
     });
     let callee = match identity.asked {
-        Asked::Refused { status, why } => return Ok(Reply::refused(status, why)),
+        Asked::Refused { status, why } => return refused(Fault::Path, status, why),
         Asked::Status(page) => {
             let request = StatusRequest { page, query: query.to_owned() };
             let page = timeout(shared.limits.status, shared.desk.status(request)).await;
@@ -53,17 +58,19 @@ pub(super) async fn exchange<D: Desk>(
         }
         Asked::Dialled { .. } if !line.from_kubelet => {
             tracing::warn!(peer = %line.peer, local = %line.local, "a hook from a process that is not the kubelet");
-            return Ok(Reply::refused(
+            return refused(
+                Fault::NotTheKubelet,
                 StatusCode::FORBIDDEN,
                 "only the kubelet speaks for a pod by its address",
-            ));
+            );
         }
         Asked::Dialled { .. } if is_probe(&request) => {
-            return Ok(Reply::refused(
+            return refused(
+                Fault::Path,
                 StatusCode::NOT_FOUND,
                 "a probe, not a hook: this port is lastcall's; a pod that listens on it has to declare it as a \
                  containerPort",
-            ));
+            );
         }
         Asked::Dialled { bits, pod } => Callee::Dialled { bits, pod },
         Asked::Named(pod) => Callee::Named(pod),
@@ -71,20 +78,24 @@ pub(super) async fn exchange<D: Desk>(
     };
     let Some(_place) = Place::take(shared, &callee) else {
         tracing::warn!(?callee, "too many hooks of one pod");
-        return Ok(Reply::refused(
+        return refused(
+            Fault::TooMany,
             StatusCode::TOO_MANY_REQUESTS,
             "too many hooks of this pod are held already",
-        ));
+        );
     };
     let (contract, unclear) = crate::contract::read(query, &shared.desk.defaults());
-    let mut warnings = identity.warnings;
-    warnings.extend(unclear.iter().map(ToString::to_string));
+    let mut odd = identity.warnings;
+    odd.extend(unclear.iter().map(|parameter| (Fault::Parameter, parameter.to_string())));
     if earlier.is_some_and(|record| record.has(held_flag::QUERY_LOST)) {
-        warnings.push("the parameters were too long to be kept through the agent's restart".to_owned());
+        let lost = "the parameters were too long to be kept through the agent's restart";
+        odd.push((Fault::Parameter, lost.to_owned()));
     }
-    for warning in &warnings {
+    for (fault, warning) in &odd {
+        shared.desk.fault(*fault);
         tracing::warn!(?callee, "{warning}");
     }
+    let warnings: Vec<String> = odd.into_iter().map(|(_, warning)| warning).collect();
     let began = earlier.map_or_else(Moment::now, |record| Moment(record.began));
     let record = earlier.copied().or_else(|| {
         let pod = if let Callee::Dialled { pod, .. } = callee { pod } else { None };

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use http::StatusCode;
 
+use super::fault::Fault;
 use crate::cluster::{PodFacts, PodName};
 
 /// What a request is for.
@@ -83,7 +84,7 @@ pub struct Identity {
     /// What.
     pub asked: Asked,
     /// For log and answer; nothing is decided by them.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<(Fault, String)>,
 }
 
 /// Where the caller arrived.
@@ -125,12 +126,17 @@ pub fn identify(
             let pod = dialled(bits).map(|pod| pod.to_canonical());
             match path {
                 Path::Drain(Name::None) => {}
-                Path::Drain(_) => warnings
-                    .push("the path names a pod, but the hook's own pod drains: that name is ignored".into()),
-                Path::Status(_) | Path::Malformed | Path::Unknown => warnings
-                    .push("there is no such path for a hook: taken for /drain; write `path: /drain`".into()),
+                Path::Drain(_) => warnings.push((
+                    Fault::Path,
+                    "the path names a pod, but the hook's own pod drains: that name is ignored".into(),
+                )),
+                Path::Status(_) | Path::Malformed | Path::Unknown => warnings.push((
+                    Fault::Path,
+                    "there is no such path for a hook: taken for /drain; write `path: /drain`".into(),
+                )),
             }
-            warnings.extend(pod.and_then(|pod| host_disagrees(host?, pod)));
+            let disagrees = pod.and_then(|pod| host_disagrees(host?, pod));
+            warnings.extend(disagrees.map(|why| (Fault::Host, why)));
             Asked::Dialled { bits, pod }
         }
         (Door::Direct, Path::Drain(Name::Pod(pod))) => Asked::Named(pod),

@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod desk;
 mod exchange;
+pub mod fault;
 pub mod held;
 pub mod identity;
 mod line;

@@ -30,6 +30,18 @@ pub enum Attach {
     Clsact,
 }
 
+impl Attach {
+    /// What this kernel has: TCX, unless it says that it knows of no such place.
+    pub fn best() -> Self {
+        match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+            Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::EINVAL) => {
+                Self::Clsact
+            }
+            _ => Self::Tcx,
+        }
+    }
+}
+
 /// Both directions of one link.
 pub struct Attachment {
     links: Vec<SchedClassifierLink>,

@@ -12,6 +12,7 @@ use lastcall_ebpf::abi::names;
 pub mod attach;
 pub mod btf;
 pub mod edges;
+pub mod floor;
 pub mod hook;
 pub mod last_call;
 pub mod logs;
@@ -43,6 +44,15 @@ pub enum Error {
     /// The object could not be loaded: a map or its BTF was refused.
     #[error("load the kernel object")]
     Load(#[source] Box<aya::EbpfError>),
+    /// The same, on a kernel that is older than the oldest that is promised.
+    #[error("{why}")]
+    TooOld {
+        /// What is said of it, see [`floor::too_old`].
+        why: String,
+        /// What it refused.
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
     /// A program was refused.
     #[error("load kernel program {name}")]
     Program {
@@ -114,7 +124,10 @@ pub fn open(options: &Options) -> Result<Ebpf, Error> {
         .map_max_entries(names::CONNECTIONS, options.table_size)
         .override_global("AYA_LOG_LEVEL", &level, false)
         .load(OBJECT)
-        .map_err(|e| Error::Load(Box::new(e)))
+        .map_err(|e| match floor::too_old(&floor::release()) {
+            Some(why) => Error::TooOld { why, source: Box::new(e) },
+            None => Error::Load(Box::new(e)),
+        })
 }
 
 fn map_error<E>(operation: &'static str, map: &'static str) -> impl FnOnce(E) -> Error

@@ -115,6 +115,8 @@ label! {
         TooMany = "too_many",
         /// `Host` does not name the pod that the kernel says was dialled.
         Host = "host",
+        /// A pod was dialled, and not by the kubelet.
+        NotTheKubelet = "not_the_kubelet",
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     hook::{
         answer::{Answer, Outcome, Remained, Reply, Told},
         desk::{Call, Callee, Desk, StatusRequest},
+        fault::Fault,
         identity::Workload,
     },
     kernel::Hook,
@@ -174,10 +175,21 @@ impl Desk for NodeDesk {
         self.hook.as_ref().is_some_and(|h| h.is_kubelets(local, peer))
     }
 
+    fn fault(&self, fault: Fault) {
+        self.metrics.bad_request(match fault {
+            Fault::Method => BadRequest::Method,
+            Fault::Path => BadRequest::Path,
+            Fault::Parameter => BadRequest::Parameter,
+            Fault::Headers => BadRequest::Headers,
+            Fault::Slow => BadRequest::Slow,
+            Fault::Body => BadRequest::Body,
+            Fault::TooMany => BadRequest::TooMany,
+            Fault::Host => BadRequest::Host,
+            Fault::NotTheKubelet => BadRequest::NotTheKubelet,
+        });
+    }
+
     async fn drain(&self, call: Call) -> Answer {
-        for _ in &call.warnings {
-            self.metrics.bad_request(BadRequest::Parameter);
-        }
         let drain = match self.found(&call).await {
             Ok(drains) => self.slowest(&call, drains).await,
             Err(why) => {

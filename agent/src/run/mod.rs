@@ -315,7 +315,7 @@ async fn main_loop(
 
 fn attach_choice(flag: AttachFlag) -> AttachChoice {
     match flag {
-        AttachFlag::Auto => AttachChoice::auto(),
+        AttachFlag::Auto => AttachChoice::auto(Attach::best()),
         AttachFlag::Tcx => AttachChoice::only(Some(Attach::Tcx)),
         AttachFlag::Clsact => AttachChoice::only(Some(Attach::Clsact)),
         AttachFlag::None => AttachChoice::only(None),

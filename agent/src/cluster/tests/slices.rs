@@ -153,6 +153,10 @@ status: {{podIP: 10.0.0.1}}
         slice("web-b", "web", &format!("{}, {}", ready("10.0.0.3", "node-b"), ready("10.0.0.4", "node-c"))),
         slice("api-a", "api", &format!("{own}, {}", ready("10.0.0.2", "node-a"))),
         slice("db-a", "db", &ready("10.0.0.8", "node-b")),
+        // The same pods by their other addresses.
+        slice("web-6", "web", &format!("{own}, {}", ready("fd00::2", "node-a")))
+            .replace("addressType: IPv4", "addressType: IPv6")
+            .replace("10.0.0.1", "fd00::1"),
     ];
     let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let (stays, goes) = (pod_of(""), pod_of(", deletionTimestamp: '2026-01-01T00:00:00Z'"));

@@ -18,8 +18,6 @@ pub struct Grace {
     pub moved_earlier: Duration,
     /// spec.terminationGracePeriodSeconds; counts where the pod is not Terminating.
     pub termination: Option<Duration>,
-    /// The probe's own grace, where it is a container's restart.
-    pub probe: Option<Duration>,
     /// What the node's shutdown leaves to pods of this priority.
     pub shutdown: Option<Duration>,
     /// `--default-grace`, where there is no Pod object at all.
@@ -34,7 +32,7 @@ impl Grace {
         match self.deletion {
             Some(grace) => grace.saturating_sub(self.moved_earlier),
             None => {
-                let known = [self.termination, self.probe, self.shutdown];
+                let known = [self.termination, self.shutdown];
                 known.into_iter().flatten().min().unwrap_or(self.unknown)
             }
         }
@@ -90,7 +88,6 @@ mod tests {
     fn without_a_deletion_the_shortest_of_what_is_known_counts() {
         let grace = Grace { termination: Some(s(60)), unknown: s(30), ..Grace::default() };
         assert_eq!(after(grace, 5), s(55));
-        assert_eq!(after(Grace { probe: Some(s(12)), ..grace }, 3), s(9));
         assert_eq!(after(Grace { shutdown: Some(s(20)), ..grace }, 5), s(15));
     }
 

@@ -16,6 +16,7 @@ use crate::hook::{
     answer::Reply,
     desk::Desk,
     exchange::exchange,
+    fault::Fault,
     held::{self, HELD_VERSION, HeldError, HeldKey, HeldRecord},
     line::Line,
     listen::{Listeners, pause_after},
@@ -97,7 +98,10 @@ impl<D: Desk> Running<D> {
         }
         match Arc::clone(&self.guests).try_acquire_owned() {
             Ok(place) => self.start(line, Some(place)),
-            Err(_) => line.say(&canned(StatusCode::SERVICE_UNAVAILABLE, "too many callers")),
+            Err(_) => {
+                self.shared.desk.fault(Fault::TooMany);
+                line.say(&canned(StatusCode::SERVICE_UNAVAILABLE, "too many callers"));
+            }
         }
     }
 
@@ -197,8 +201,10 @@ async fn serve_line<D: Desk>(shared: &Shared<D>, line: &Arc<Line>) {
                 tracing::debug!(%error, peer = %line.peer, "a caller was not served to the end");
                 // hyper answers most of what is malformed, but neither silence nor HTTP/2.
                 if error.is_timeout() {
+                    shared.desk.fault(Fault::Slow);
                     line.say(&canned(StatusCode::REQUEST_TIMEOUT, "the request took too long"));
                 } else if error.is_parse() {
+                    shared.desk.fault(Fault::Headers);
                     line.say(&canned(StatusCode::BAD_REQUEST, "this is not HTTP/1.1"));
                 }
             }

@@ -15,6 +15,7 @@ use crate::{
     hook::{
         answer::{Answer, Outcome, Remained, Reply},
         desk::{Call, StatusRequest},
+        fault::Fault,
         held::MemoryStore,
         identity::Page,
     },
@@ -34,6 +35,7 @@ pub(super) struct TestDesk {
     /// Drain futures that ended without an answer.
     dropped: watch::Sender<usize>,
     answer: watch::Sender<bool>,
+    faults: watch::Sender<Vec<Fault>>,
     kubelet: AtomicBool,
     panics: AtomicBool,
     /// The map of dials is empty.
@@ -47,6 +49,7 @@ impl Default for TestDesk {
             arrived: watch::Sender::new(0),
             dropped: watch::Sender::new(0),
             answer: watch::Sender::new(false),
+            faults: watch::Sender::new(Vec::new()),
             kubelet: AtomicBool::new(true),
             panics: AtomicBool::new(false),
             forgets: AtomicBool::new(false),
@@ -61,6 +64,13 @@ impl TestDesk {
 
     fn answer(&self) {
         self.answer.send_replace(true);
+    }
+
+    /// What was wrong so far, as soon as that is `n` things. Some are counted after their answer.
+    async fn faults(&self, n: usize) -> Vec<Fault> {
+        let mut faults = self.faults.subscribe();
+        let enough = timeout(PATIENCE, faults.wait_for(|all| all.len() >= n)).await;
+        enough.unwrap_or_else(|_| panic!("no {n} of {:?}", *self.faults.borrow())).expect("it lives").clone()
     }
 
     fn calls(&self) -> Vec<Call> {
@@ -93,6 +103,10 @@ impl Desk for TestDesk {
 
     fn is_kubelet(&self, _: SocketAddr, _: SocketAddr) -> bool {
         self.kubelet.load(Ordering::Relaxed)
+    }
+
+    fn fault(&self, fault: Fault) {
+        self.faults.send_modify(|faults| faults.push(fault));
     }
 
     async fn drain(&self, call: Call) -> Answer {
@@ -329,6 +343,7 @@ async fn one_pod_s_hooks_are_bounded() {
     let answer = rest(served.hook([127, 5, 6, 7], "/drain").await).await;
     assert_well_formed(&answer);
     assert_eq!(status(&answer), 429);
+    assert_eq!(served.desk.faults(1).await, [Fault::TooMany]);
     let other = served.hook([127, 5, 6, 8], "/drain").await;
     served.held_reaches(3).await;
     served.desk.answer();
@@ -352,6 +367,7 @@ async fn guests_are_bounded_and_never_in_the_kubelet_s_way() {
         assert_well_formed(&answer);
         assert_eq!(status(&answer), 503);
     }
+    assert_eq!(served.desk.faults(2).await, [Fault::TooMany; 2]);
     served.desk.kubelet.store(true, Ordering::Relaxed);
     let hook = served.hook([127, 5, 6, 7], "/drain").await;
     served.held_reaches(2).await;

@@ -3,8 +3,9 @@
 use std::{error::Error, io};
 
 use aya::{
+    maps::MapType as SocketMap,
     programs::ProgramType,
-    sys::{BpfHelper, is_helper_supported},
+    sys::{BpfHelper, is_helper_supported, is_map_supported},
 };
 
 use super::{
@@ -14,6 +15,8 @@ use super::{
 
 const OLD_KERNEL: &str = "a newer kernel (5.10 or later has it), with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF; \
      in a container, a seccomp profile that allows bpf(2)";
+
+const OF_SOCKETS: &str = "a newer kernel (5.10 or later), before 5.13 with CONFIG_BPF_STREAM_PARSER";
 
 pub(super) fn checks() -> Vec<Check> {
     let mut checks = maps();
@@ -33,14 +36,35 @@ fn maps() -> Vec<Check> {
             Verdict::Missing,
             OLD_KERNEL,
         ),
-        check("ring buffer", "hear of a pod's last connection at once, instead of at the next reconcile")
-            .tried(ring.map(|_| "made"), Verdict::Degraded, "a kernel from 5.8 on"),
+        // All maps are made together, or none is.
+        check("ring buffer", "hear of a pod's last connection at once").tried(
+            ring.map(|_| "made"),
+            Verdict::Missing,
+            OLD_KERNEL,
+        ),
+        check("maps of sockets", "tell clients to leave; the programs come with theirs or not at all").tried(
+            of_sockets(),
+            Verdict::Missing,
+            OF_SOCKETS,
+        ),
         check("batch lookup", "read the connection table in a tenth of the time").tried(
             batch(),
             Verdict::Degraded,
             "none needed; kernels from 5.6 have it",
         ),
     ]
+}
+
+/// aya makes one of each, and the types that the second has to have.
+fn of_sockets() -> io::Result<&'static str> {
+    for (map_type, name) in [(SocketMap::SockHash, "sockhash"), (SocketMap::SkStorage, "sk_storage")] {
+        match is_map_supported(map_type) {
+            Ok(true) => {}
+            Ok(false) => return Err(io::Error::other(format!("no {name}"))),
+            Err(e) => return Err(e.io_error),
+        }
+    }
+    Ok("made")
 }
 
 /// An empty map has nothing to give: ENOENT is how a kernel says that it understood.

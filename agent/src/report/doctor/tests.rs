@@ -40,6 +40,7 @@ fn this_kernel_s_features_are_found() {
         "root cgroup (v2)",
         "LRU hash map",
         "ring buffer",
+        "maps of sockets",
         "batch lookup",
         "TC program (sched_cls)",
         "connect4 program (cgroup_sock_addr)",

@@ -54,7 +54,7 @@ async fn each_bad_request_gets_its_status_and_touches_no_drain() {
         ("tls", DIALLED, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), 400),
         ("noise", DIALLED, b"\xff\xfe\xfd\r\n\r\n".to_vec(), 400),
     ];
-    for (name, to, bytes, expected) in cases {
+    for (number, (name, to, bytes, expected)) in cases.into_iter().enumerate() {
         let answer = send(&served, to, &bytes).await;
         assert!(!answer.is_empty(), "{name}: no answer");
         assert_eq!(status(&answer), expected, "{name}: {answer}");
@@ -62,6 +62,15 @@ async fn each_bad_request_gets_its_status_and_touches_no_drain() {
             assert_well_formed(&answer);
         }
         assert_eq!(answer.to_lowercase().contains("\r\nallow: get"), expected == 405, "{name}: {answer}");
+        let fault = match expected {
+            405 => Fault::Method,
+            413 => Fault::Body,
+            404 => Fault::Path,
+            // hyper takes no path that is not text.
+            _ if to == DIRECT && name != "not utf-8" => Fault::Path,
+            _ => Fault::Headers,
+        };
+        assert_eq!(served.desk.faults(number + 1).await[number..], [fault], "{name}");
     }
     assert_eq!(served.desk.calls().len(), 0);
     assert_eq!(*served.held.borrow(), 0);
@@ -127,6 +136,7 @@ async fn a_forged_host_is_told_and_ignored() {
     served.desk.answer();
     let answer = send(&served, DIALLED, b"GET /drain HTTP/1.1\r\nHost: 10.9.9.9:9902\r\n\r\n").await;
     assert!(body(&answer).contains("`Host` says 10.9.9.9"), "{answer}");
+    assert_eq!(served.desk.faults(1).await, [Fault::Host]);
     let expected = Callee::Dialled { bits: 0x05_06_07, pod: Some([10, 5, 6, 7].into()) };
     assert_eq!(served.desk.calls()[0].callee, expected);
 }
@@ -139,6 +149,7 @@ async fn a_head_that_never_ends_does() {
         assert_eq!(status(&answer), 408, "{start:?}: {answer}");
         assert_well_formed(&answer);
     }
+    assert_eq!(served.desk.faults(3).await, [Fault::Slow; 3]);
 }
 
 #[tokio::test]
