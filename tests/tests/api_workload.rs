@@ -65,6 +65,10 @@ scenarios! {
         let served = server.accept()?;
         let stop = node.kubelet().call_hook(&first)?;
         agent.says(&first, "1 connection")?;
+        // Somebody on the node is connected to the pod's port, as its probes are; and has a server of its own.
+        let foreign = Server::listen(node.host().netns(), 7009)?;
+        let _theirs = client.connect_to((ip, 7009).into())?;
+        let _accepted = foreign.accept()?;
         let web = node.pod("web").http(8080).start()?;
         let mut busy = client.connect(&web, 8080)?;
         busy.get("/slow?ms=30000")?;

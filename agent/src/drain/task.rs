@@ -55,6 +55,9 @@ pub(super) async fn run(drain: &Arc<Drain>, services: Arc<Services>) {
     drain.ledger().attached_again(Moment::now());
     drain.ledger().ignore(&services.ignored);
     drain.ledger().tell(audience);
+    if namespace.is_node() {
+        drain.ledger().shared();
+    }
     let rate = services.rates.rate(&namespace).await.ok().flatten().map(|r| r.per_second());
     let mut task = Task {
         stop: Stop::watch(drain, services.witnesses.as_ref()),

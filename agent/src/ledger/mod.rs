@@ -130,6 +130,12 @@ impl Ledger {
         self.rejoin(None);
     }
 
+    /// The pod has the node's network: of its sockets, those of declared ports alone are the pod's.
+    pub fn shared(&mut self) {
+        self.ports.share();
+        self.rejoin(None);
+    }
+
     /// At which ports clients are told to leave; nobody's where the kernel cannot.
     pub fn tell(&mut self, audience: Audience) {
         self.ports.tell(audience);

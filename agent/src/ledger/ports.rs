@@ -46,6 +46,8 @@ pub(super) struct Ports {
     audience: Audience,
     /// Declared ports to which somebody inside the pod is connected: a proxy stands before them.
     fronted: BTreeSet<u16>,
+    /// The network is the node's: what listens there beside the declared ports is somebody else's.
+    shared: bool,
 }
 
 impl Ports {
@@ -55,6 +57,10 @@ impl Ports {
 
     pub(super) fn tell(&mut self, audience: Audience) {
         self.audience = audience;
+    }
+
+    pub(super) fn share(&mut self) {
+        self.shared = true;
     }
 
     /// Clients of this wire port are told to leave.
@@ -130,6 +136,9 @@ impl Ports {
         }
         if self.declares(port, Transport::Tcp) {
             return Some(Standing { speaks: self.speaks(port), candidate: false, redirected: false });
+        }
+        if self.shared {
+            return None;
         }
         if let Some(wires) = self.redirects.get(&port) {
             // One port of a proxy takes many (Istio's 15006 takes all): a silent connection to it may
