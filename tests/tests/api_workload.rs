@@ -1,6 +1,6 @@
 //! hostNetwork pods of a template, whose hooks can name their workload and not themselves.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -65,7 +65,10 @@ scenarios! {
         let served = server.accept()?;
         let stop = node.kubelet().call_hook(&first)?;
         agent.says(&first, "1 connection")?;
-        // Somebody on the node is connected to the pod's port, as its probes are; and has a server of its own.
+        // Somebody on the node is connected to the pod's port, as its probes are, for a while; and there is
+        // another server on the node.
+        let inside = node.host().netns().run(move || TcpStream::connect((ip, 7001)))?;
+        let probed = server.accept()?;
         let foreign = Server::listen(node.host().netns(), 7009)?;
         let _theirs = client.connect_to((ip, 7009).into())?;
         let _accepted = foreign.accept()?;
@@ -80,6 +83,7 @@ scenarios! {
         let listed = (0..20).find_map(|_| tc::attached(node.host().netns()).ok());
         let attached = listed.context("the node's links cannot be listed")?;
         ensure!(attached.is_empty(), "attached to the node's links: {attached:?}");
+        drop((inside, probed));
         open.close();
         drop(served);
         let answer = stop.answered_within(SOON).context("the hostNetwork pod's hook")?;
