@@ -24,17 +24,17 @@ use crate::{
     skb::{ETHERNET, Skb},
 };
 
-/// This run's connection has a request that has to be read first.
+/// This run's connection has a request that has to be read first. Answers what to count.
 #[inline(always)]
-pub(crate) fn wait(run: &mut Scratch, c: &Connection) {
+pub(crate) fn wait(run: &mut Scratch, c: &Connection) -> u32 {
     run.unread = Unread { key: run.key, in_end: c.in_end, out_end: c.out_end };
     let place = announce::unread_place(run.key.peer_port);
     let key = announce::unread_key(run.key.pod, place);
     if LAST_CALL_UNREAD.insert(&key, &run.unread, 0).is_err() {
-        return bump(outcome::LARGE_REQUEST);
+        return outcome::LARGE_REQUEST;
     }
     mark(run.key.pod, place, 1);
-    bump(outcome::UNREAD);
+    outcome::UNREAD
 }
 
 #[inline(always)]
