@@ -32,8 +32,8 @@ pub const SMALL_REQUEST: u32 = 1023;
 pub const UNREAD_PODS: u32 = 16;
 /// Places of a pod.
 pub const UNREAD_PLACES: u32 = 64;
-/// How many requests each of the pod's packets looks at.
-pub const UNREAD_LOOKS: u32 = 8;
+/// How many of them each of the pod's packets looks at.
+pub const UNREAD_LOOKS: u32 = 16;
 
 /// The place of a connection with this peer's port among those of its pod.
 #[inline(always)]

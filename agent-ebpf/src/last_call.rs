@@ -109,9 +109,7 @@ pub(crate) fn ingress(ctx: &TcContext) -> i32 {
     let Some(&number) = (unsafe { LOCALS.get(&run.key.local) }) else { return NEXT };
     run.key.pod = number;
     request(skb, run, number, config);
-    if config.tells_unread == 0 {
-        unread::look(skb, number);
-    }
+    unread::look(skb, number);
     NEXT
 }
 
@@ -137,7 +135,7 @@ fn request(skb: Skb, run: &mut Scratch, number: u32, config: LastCallConfig) {
         return;
     }
     match wanted(skb, run, c, config) {
-        Ok(()) if c.protocol != protocol::HTTP2 && is_large(c, config) => unread::wait(run, c),
+        Ok(()) if c.protocol != protocol::HTTP2 && is_large(c, config) => bump(unread::wait(run, c)),
         Ok(()) => insert(skb, run, c, config),
         Err(Some(refusal)) => bump(refusal),
         Err(None) => {}
@@ -215,6 +213,11 @@ fn insert_socket(run: &mut Scratch, c: &Connection, config: LastCallConfig, sk: 
     // SAFETY: not null.
     if !after(end, unsafe { (*tp).rcv_nxt }) {
         return outcome::DUPLICATE_SEGMENT;
+    }
+    // More than this segment is missing: an app that reads on would have to wait for it.
+    // SAFETY: as above.
+    if c.flags & flag::LARGE_REQUEST != 0 && unsafe { (*tp).rcv_nxt } != run.packet.sequence {
+        return unread::wait(run, c);
     }
     put_in(run, c, config, sk)
 }
