@@ -2,7 +2,7 @@
 
 use super::trial::{Row, Traffic, Trial, Way};
 
-/// Two requests a minute and pod up to a busy Service, clients that stay and clients that do not.
+/// A connection every ten seconds and pod, up to a busy Service; clients that stay and clients that do not.
 const ALL: [Traffic; 10] = [
     Traffic::kept(false, 0),
     Traffic::kept(true, 0),
