@@ -10,7 +10,7 @@
 //! | | |
 //! |---|---|
 //! | [`clock`], [`journal`], [`process`], [`http`] | time, events to wait for, child processes, HTTP/1.1 |
-//! | [`netns`], [`cgroup`], [`host`], [`tc`] | the kernel's side of a node |
+//! | [`netns`], [`cgroup`], [`host`], [`tc`], [`sockmap`] | the kernel's side of a node |
 //! | [`api`], [`manifest`], [`proxy`], [`cluster`], [`service`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
 //! | [`program`], [`pod`], [`client`], [`conn`], [`load`], [`repeated`], [`mesh`] | who talks to whom |
 //! | [`kubelet`], [`agent`], [`watching`] | who stops the pods, and who holds the hook |
@@ -40,6 +40,7 @@ pub mod proxy;
 pub mod repeated;
 pub mod scenario;
 pub mod service;
+pub mod sockmap;
 pub mod tc;
 pub mod watching;
 

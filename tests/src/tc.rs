@@ -191,7 +191,7 @@ fn instruction(code: u8, registers: u8, offset: i16, immediate: i32) -> u64 {
     u64::from_ne_bytes([code, registers, low, high, a, b, c, d])
 }
 
-fn bpf_fd(command: u32, words: &[u32]) -> io::Result<OwnedFd> {
+pub(crate) fn bpf_fd(command: u32, words: &[u32]) -> io::Result<OwnedFd> {
     let mut attributes = [0u32; 32];
     attributes[..words.len()].copy_from_slice(words);
     let fd = bpf(command, &mut attributes)?;
@@ -199,7 +199,7 @@ fn bpf_fd(command: u32, words: &[u32]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn bpf(command: u32, attributes: &mut [u32]) -> io::Result<i32> {
+pub(crate) fn bpf(command: u32, attributes: &mut [u32]) -> io::Result<i32> {
     // SAFETY: `attributes` is a `union bpf_attr` of the given size, and what it points to outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };

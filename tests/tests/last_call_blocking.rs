@@ -1,40 +1,51 @@
 //! Apps that block: a socket that is about to carry an announcement makes blocking calls return early, so it
 //! is in that state from the request's last byte to the answer's first, and at no other time.
 
-use std::io;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use lastcall_tests::sockmap::SocketMap;
 use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, scenarios};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 const PORT: u16 = 8080;
 const CLOSE: &str = "Connection: close\r\n";
+/// What a check says of a call that returned without data and without an end.
+const EARLY: &str = "a blocking call ended early";
 
 scenarios! {
-    /// A server that reads blocking, request by request and piece by piece, while signals rain on it: no call
-    /// ends but with data. Each of its clients is told.
+    /// While signals rain on it: no call ends but with data. Each of its clients is told.
     fn a_blocking_server_under_signals(node) {
         let stage = Stage::start(node)?;
         for _ in 0..20 {
-            let (mut conn, served) = stage.accepted()?;
-            std::thread::scope(|scope| -> Result<()> {
-                let server = scope.spawn(|| serve(&served));
-                for told in ["", CLOSE, "", ""] {
-                    conn.send("POST / HTTP/1.1\r\nContent-Length: 6\r\n\r\n")?;
-                    std::thread::sleep(Duration::from_millis(3));
-                    conn.send("abc")?;
-                    std::thread::sleep(Duration::from_millis(3));
-                    conn.send("def")?;
-                    conn.expect(format!("HTTP/1.1 200 OK\r\n{told}Content-Length: 6\r\n\r\nabcdef"))?;
-                }
-                conn.finish_sending()?;
-                server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?
-            })?;
+            let (conn, served) = stage.accepted()?;
+            signals(conn, &served, CLOSE)?;
+        }
+        Ok(())
+    }
+
+    /// Whose client resets the connection in the middle of a request: the call says so.
+    fn a_blocking_server_and_resets(node) {
+        let stage = Stage::start(node)?;
+        for _ in 0..20 {
+            let (conn, served) = stage.accepted()?;
+            resets(conn, &served, CLOSE)?;
+        }
+        Ok(())
+    }
+
+    /// That answers in one thread what it still reads in another, more than there is room for.
+    fn a_blocking_server_in_full_duplex(node) {
+        let stage = Stage::start(node)?;
+        for _ in 0..5 {
+            let (conn, served) = stage.accepted()?;
+            duplex(conn, &served, CLOSE)?;
         }
         Ok(())
     }
@@ -65,25 +76,181 @@ scenarios! {
     }
 }
 
+/// What a blocking server does with a client of its own, whose second answer has `told` in its head; an error
+/// where a call of the server ended without data.
+type Exercise = fn(Conn, &Conn, &str) -> Result<()>;
+
+/// Each of the three, with its socket left in a map of the kernel's: it would be seen.
+#[test]
+fn each_check_sees_a_socket_that_is_left_in_a_map() {
+    let checks: [(&str, Exercise); 3] = [("signals", signals), ("resets", resets), ("duplex", duplex)];
+    for (name, check) in checks {
+        play(check, false).unwrap_or_else(|e| panic!("{name}, an ordinary socket: {e:#}"));
+        // Which thread comes first is a matter of luck.
+        let seen = (0..20).find_map(|_| play(check, true).err());
+        let said = format!("{:#}", seen.unwrap_or_else(|| panic!("{name}: not seen")));
+        assert!(said.contains(EARLY), "{name}: {said}");
+    }
+}
+
+/// A check without an agent; with its socket in a map, or not.
+fn play(check: Exercise, in_a_map: bool) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let conn = Conn::new(TcpStream::connect(listener.local_addr()?)?)?;
+    let served = blocking(Conn::new(listener.accept()?.0)?)?;
+    let _map = if in_a_map { Some(SocketMap::holding(served.stream())?) } else { None };
+    check(conn, &served, "")
+}
+
+/// A call with a timeout is never restarted.
+fn blocking(served: Conn) -> Result<Conn> {
+    served.stream().set_read_timeout(None)?;
+    Ok(served)
+}
+
+/// A POST of six bytes, in three pieces.
+fn post(conn: &mut Conn) -> Result<()> {
+    conn.send("POST / HTTP/1.1\r\nContent-Length: 6\r\n\r\n")?;
+    for piece in ["abc", "def"] {
+        std::thread::sleep(Duration::from_millis(3));
+        conn.send(piece)?;
+    }
+    Ok(())
+}
+
+fn expect_answer(conn: &mut Conn, told: &str) -> Result<()> {
+    conn.expect(format!("HTTP/1.1 200 OK\r\n{told}Content-Length: 6\r\n\r\nabcdef"))
+}
+
+fn signals(mut conn: Conn, served: &Conn, told: &str) -> Result<()> {
+    with_server(
+        || {
+            let _rain = Rain::start()?;
+            serve(served)
+        },
+        || {
+            for told in ["", told, "", ""] {
+                post(&mut conn)?;
+                expect_answer(&mut conn, told)?;
+            }
+            conn.finish_sending()
+        },
+    )
+}
+
+fn resets(mut conn: Conn, served: &Conn, told: &str) -> Result<()> {
+    let ended = with_server(
+        || serve(served),
+        || {
+            for told in ["", told] {
+                post(&mut conn)?;
+                expect_answer(&mut conn, told)?;
+            }
+            conn.send("POST / HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc")?;
+            // The server waits for the rest.
+            std::thread::sleep(Duration::from_millis(5));
+            conn.reset()
+        },
+    );
+    match ended {
+        Err(e) if e.root_cause().downcast_ref::<io::Error>().is_some_and(is_reset) => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => bail!("the server read to the end of a connection that was reset"),
+    }
+}
+
+fn is_reset(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::ConnectionReset
+}
+
+/// Between two ordinary exchanges, one whose answer begins with the first byte of its request's body.
+fn duplex(mut conn: Conn, served: &Conn, told: &str) -> Result<()> {
+    const ANSWER: usize = 4 << 20;
+    const BODY: usize = 40;
+    served.send_buffer(16 << 10)?;
+    let server = || -> Result<()> {
+        serve_one(served)?;
+        read_until(served, "\r\n\r\n")?;
+        let written = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| -> io::Result<()> {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {ANSWER}\r\n\r\n");
+                served.stream().write_all(head.as_bytes())?;
+                served.stream().write_all(&vec![b'x'; ANSWER])
+            });
+            let read = (0..BODY).try_for_each(|_| one(served).map(drop));
+            if read.is_err() {
+                // The writer has to end, too.
+                let _ = served.stream().shutdown(Shutdown::Both);
+            }
+            let written = writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?;
+            read.and(written.context("write"))
+        });
+        written?;
+        serve(served)
+    };
+    with_server(server, || {
+        post(&mut conn)?;
+        expect_answer(&mut conn, "")?;
+        conn.send(format!("POST / HTTP/1.1\r\nContent-Length: {BODY}\r\n\r\n"))?;
+        conn.expect(format!("HTTP/1.1 200 OK\r\nContent-Length: {ANSWER}\r\n\r\n"))?;
+        for _ in 0..BODY {
+            conn.send("y")?;
+            conn.receive(ANSWER / BODY)?;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        conn.receive(ANSWER % BODY)?;
+        post(&mut conn)?;
+        expect_answer(&mut conn, told)?;
+        conn.finish_sending()
+    })
+}
+
+/// Runs both sides; what the server says counts, for the client only hears of it.
+fn with_server(
+    server: impl FnOnce() -> Result<()> + Send,
+    client: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let server = scope.spawn(server);
+        let heard = client();
+        server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?.and(heard)
+    })
+}
+
 /// Reads requests of six bytes and answers them, blocking, to the end of the connection.
 fn serve(served: &Conn) -> Result<()> {
-    let _rain = Rain::start()?;
+    while serve_one(served)? {}
+    Ok(())
+}
+
+/// Whether there was one.
+fn serve_one(served: &Conn) -> Result<bool> {
+    let there = read_until(served, "abcdef")?;
+    if there {
+        served.stream().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef")?;
+    }
+    Ok(there)
+}
+
+/// Reads to these bytes, which are the last that come; false where the connection ends.
+fn read_until(served: &Conn, end: &str) -> Result<bool> {
     let mut all = Vec::new();
-    loop {
+    while !all.ends_with(end.as_bytes()) {
         let mut buffer = [0; 4096];
-        let n = receive(served, &mut buffer).context("a blocking call ended early")?;
+        let n = receive(served, &mut buffer).context(EARLY)?;
         if n == 0 {
-            return Ok(());
+            return Ok(false);
         }
         all.extend(&buffer[..n]);
-        if all.ends_with(b"abcdef") {
-            all.clear();
-            io::Write::write_all(
-                &mut served.stream(),
-                b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef",
-            )?;
-        }
     }
+    Ok(true)
+}
+
+/// Reads one byte.
+fn one(served: &Conn) -> Result<()> {
+    let n = receive(served, &mut [0; 1]).context(EARLY)?;
+    ensure!(n == 1, "the request ended before its time");
+    Ok(())
 }
 
 /// Blocks in a read while signals rain, for a while; answers whether the call ended without data.
@@ -189,8 +356,6 @@ impl Stage {
     fn accepted(&self) -> Result<(Conn, Conn)> {
         let conn = self.client.connect(&self.pod, PORT)?;
         let served = self.server.accept()?;
-        // A call with a timeout is never restarted.
-        served.stream().set_read_timeout(None)?;
-        Ok((conn, served))
+        Ok((conn, blocking(served)?))
     }
 }
