@@ -193,6 +193,8 @@ scenarios! {
         let mut cut = client.connect(&pod, 8080)?;
         cut.get("/slow?ms=60000")?;
         node.cluster().mark_deleted(pod.name(), None)?;
+        // What dies before it was looked at leaves no trace.
+        agent.watches(&pod)?;
         agent.says(&pod, "settling")?;
         pod.kill_app();
         ensure!(cut.closed_within(SOON)?, "the app is gone, its connection is not");
