@@ -238,6 +238,13 @@ pub struct StreamKey {
     pub epoch: u32,
 }
 
+/// By its [`flag`]s: older than the attach, and nothing but an acknowledgement has passed since. What it was at
+/// then only its socket tells.
+#[inline(always)]
+pub const fn is_silent(flags: u32) -> bool {
+    flags & (flag::NEW | flag::IN | flag::OUT) == 0
+}
+
 /// Bits of [`Connection::flags`].
 pub mod flag {
     /// The handshake was seen: the connection is newer than the attach.

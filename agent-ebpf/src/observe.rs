@@ -5,7 +5,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, programs::TcContext};
 use lastcall_ebpf::{
-    abi::{Command, Connection, Pod, PortKey, TCP, UDP, command, edge, flag},
+    abi::{self, Command, Connection, Pod, PortKey, TCP, UDP, command, edge, flag},
     flow::{self, Kind},
     http,
     tcp::{self, Direction, Segment},
@@ -88,8 +88,9 @@ fn segment(skb: Skb, direction: Direction, run: &mut Scratch, pod: *mut Pod, now
         return;
     }
     let mut entry = find(run);
-    let silent = entry.is_null();
-    if silent {
+    // SAFETY: read only where it is not null.
+    let silent = entry.is_null() || abi::is_silent(unsafe { (*entry).flags });
+    if entry.is_null() {
         run.fresh = Connection { first_seen: now, last_packet: now, protocol: port.protocol, ..EMPTY };
         if !enter(skb, direction, run, pod) {
             // A connection that is older than the attach and has been silent since: only a dump knows it,

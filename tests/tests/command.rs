@@ -2,11 +2,13 @@
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::Output;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lastcall_tests::{Hook, Node, scenarios};
+use lastcall_tests::{Agent, Conn, Hook, Node, scenarios};
 use serde_json::Value;
+use socket2::{SockRef, TcpKeepalive};
 
 /// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
 const SOON: Duration = Duration::from_secs(5);
@@ -184,24 +186,21 @@ scenarios! {
 
     /// A request that is older than the drain, of which no packet was ever seen, and a pod that nobody holds.
     fn a_request_of_before_the_drain_is_counted_as_cut(node) {
-        let agent = node.agent().start()?;
-        let pod = node.pod("web").http(8080).start()?;
-        let client = node.client()?;
-        let mut idle = client.connect(&pod, 8080)?;
-        idle.get("/")?;
-        idle.response()?;
-        let mut cut = client.connect(&pod, 8080)?;
-        cut.get("/slow?ms=60000")?;
-        node.cluster().mark_deleted(pod.name(), None)?;
-        // What dies before it was looked at leaves no trace.
-        agent.watches(&pod)?;
-        agent.says(&pod, "settling")?;
-        pod.kill_app();
-        ensure!(cut.closed_within(SOON)?, "the app is gone, its connection is not");
-        pod.tear_down()?;
-        agent.logs("it cut connections", SOON)?;
-        ensure!(agent.metric(r#"lastcall_cut_connections_total{namespace="default",workload=""}"#)? == 1.0);
-        Ok(())
+        a_cut_of_an_older_request_is_counted(node, |_, _| Ok(()))
+    }
+
+    /// And acknowledgements are all that is seen of it.
+    fn a_request_that_is_only_acknowledged_is_counted_as_cut(node) {
+        a_cut_of_an_older_request_is_counted(node, |agent, cut| {
+            let second = Duration::from_secs(1);
+            SockRef::from(cut.stream()).set_tcp_keepalive(&TcpKeepalive::new().with_time(second))?;
+            let until = Instant::now() + SOON;
+            while agent.metric("lastcall_table_entries")? < 1.0 {
+                ensure!(Instant::now() < until, "no packet of it was seen");
+                thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        })
     }
 
     /// The status pages are for the node alone, the metrics name no client.
@@ -231,4 +230,28 @@ scenarios! {
         node.dial(Ipv4Addr::LOCALHOST)?;
         Ok(())
     }
+}
+
+/// `meanwhile`: between the start of the drain and the app's death.
+fn a_cut_of_an_older_request_is_counted(
+    node: &Node,
+    meanwhile: impl FnOnce(&Agent, &Conn) -> Result<()>,
+) -> Result<()> {
+    let agent = node.agent().start()?;
+    let pod = node.pod("web").http(8080).start()?;
+    let client = node.client()?;
+    let mut idle = client.connect(&pod, 8080)?;
+    idle.get("/")?;
+    idle.response()?;
+    let mut cut = client.connect(&pod, 8080)?;
+    cut.get("/slow?ms=60000")?;
+    node.cluster().mark_deleted(pod.name(), None)?;
+    agent.watches(&pod)?;
+    meanwhile(&agent, &cut)?;
+    pod.kill_app();
+    ensure!(cut.closed_within(SOON)?, "the app is gone, its connection is not");
+    pod.tear_down()?;
+    agent.logs("it cut connections", SOON)?;
+    ensure!(agent.metric(r#"lastcall_cut_connections_total{namespace="default",workload=""}"#)? == 1.0);
+    Ok(())
 }

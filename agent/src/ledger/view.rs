@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use lastcall_ebpf::abi;
+
 use super::{
     Ledger,
     join::Row,
@@ -53,7 +55,7 @@ pub struct View {
     pub seen: usize,
     /// Of those open: judged by their socket.
     pub inferred: usize,
-    /// Of those open: without an entry in the table, because no packet of them has been seen.
+    /// Of those open: older than the attach, and no payload of them has been seen since.
     pub silent: usize,
     /// Of those: at work.
     pub silent_at_work: usize,
@@ -214,8 +216,9 @@ impl View {
                 self.doubt += usize::from(j.known == Known::Doubt);
                 self.seen += usize::from(j.known == Known::Seen);
                 self.inferred += usize::from(j.known == Known::Inferred);
-                self.silent += usize::from(row.entry.is_none());
-                self.silent_at_work += usize::from(row.entry.is_none() && j.at_work);
+                let silent = row.entry.is_none_or(|(_, c)| abi::is_silent(c.flags));
+                self.silent += usize::from(silent);
+                self.silent_at_work += usize::from(silent && j.at_work);
             }
         }
         if j.state == State::InFlight {
