@@ -118,7 +118,7 @@ struct Task {
     /// Nothing is left that could take a connection.
     nobody_listens: bool,
     dumps: Dumps,
-    /// How things stood when there was still something to wait for.
+    /// How things stood before the first connection ended of which no payload had been seen.
     waited: View,
     /// It was said that routing takes longer to settle than the grace leaves.
     unfit: bool,
@@ -154,7 +154,9 @@ impl Task {
                     if let Waiting::Settling(_) = why {
                         self.settled_at = Some(until);
                     }
-                    self.waited = view;
+                    if view.silent_ends == self.waited.silent_ends {
+                        self.waited = view;
+                    }
                     self.warn_if_unfit(&view, &circumstances);
                     self.publish(&view, &circumstances, why.to_string());
                     confirms = 0;

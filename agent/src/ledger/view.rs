@@ -59,6 +59,8 @@ pub struct View {
     pub silent: usize,
     /// Of those: at work.
     pub silent_at_work: usize,
+    /// How many like them the kernel had seen the pod end by then.
+    pub silent_ends: u64,
     /// UDP flows not yet gone.
     pub flows: usize,
     /// What the contract waits for.
@@ -149,6 +151,7 @@ pub(super) fn view(ledger: &Ledger, frame: &Frame<'_>) -> View {
         still_since: memory.still_since,
         changed_at: ledger.attached.max(memory.edges_lost).max(ledger.last_left.unwrap_or_default()),
         stirred_at: memory.stirred,
+        silent_ends: pod.silent_ends,
         told: pod.told.iter().sum(),
         told_left: pod.left.iter().sum(),
         told_stayed: memory.stayed,

@@ -105,7 +105,7 @@ impl Task {
             self.drain.happened(&Happened::Gone {
                 late: now.new_connections.saturating_sub(at_verdict.new_connections),
                 cut: match verdict.outcome {
-                    // Nobody held it: what it cut came before this.
+                    // Nobody held it: what it cut came before this, by and by.
                     Outcome::Gone => cut(&self.waited, &Pod::default(), &now),
                     _ => cut(&verdict.view, &at_verdict, &now),
                 },
