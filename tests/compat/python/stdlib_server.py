@@ -19,4 +19,10 @@ class Echo(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.ThreadingHTTPServer(("", int(sys.argv[1])), Echo).serve_forever()
+class Server(http.server.ThreadingHTTPServer):
+    # Its own are 5: where more connect at once the kernel answers with SYN cookies, and resets a large upload
+    # whose first segment found no room.
+    request_queue_size = 128
+
+
+Server(("", int(sys.argv[1])), Echo).serve_forever()
