@@ -65,7 +65,8 @@ fn by_helm(stage: &Stage<'_>) -> Result<()> {
     let pod = stage.ready_pod("web")?;
     let ask = stage.ask(&pod, 50_000)?;
     stage.delete("pod/web", &[])?;
-    stage.draining("web")?;
+    // A hook that comes while one agent hands over to the next is another matter, see Known faults.
+    stage.held("web")?;
     stage.agent.remember()?;
     let began = Instant::now();
     let changed = ["--reuse-values", "--set=flags.min-settle=3s", "--wait", "--timeout=120s"];
