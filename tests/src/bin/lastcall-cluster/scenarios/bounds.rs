@@ -53,10 +53,7 @@ fn max_drain(stage: &Stage<'_>) -> Result<()> {
     let played = (|| {
         let mut app = App::new("web", Hook::Drain(""));
         app.grace = 300;
-        stage.apply(vec![app.pod()])?;
-        let pod = stage.ready_pod("web")?;
-        let ask = stage.ask(&pod, 60_000)?;
-        stage.delete("pod/web", &[])?;
+        let (pod, ask) = stage.deleted_while_asked(&app, 60_000)?;
         stage.ends_as("web", "deadline")?;
         ask.cut()?;
         between("the pod's end", stage.gone(&pod, SOON)?, 7.0, 25.0)

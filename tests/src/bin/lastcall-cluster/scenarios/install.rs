@@ -61,10 +61,7 @@ fn by_helm(stage: &Stage<'_>) -> Result<()> {
     // An upgrade in the middle of a drain, which outlasts what the old agent may go on for.
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 120;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 50_000)?;
-    stage.delete("pod/web", &[])?;
+    let (pod, ask) = stage.deleted_while_asked(&app, 50_000)?;
     // A hook that comes while one agent hands over to the next is another matter, see Known faults.
     stage.held("web")?;
     stage.agent.remember()?;

@@ -20,10 +20,7 @@ pub(super) const ALL: &[Scenario] = &[
 fn kubelet(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 60;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 15_000)?;
-    stage.delete("pod/web", &[])?;
+    let (pod, ask) = stage.deleted_while_asked(&app, 15_000)?;
     stage.draining("web")?;
     stage.cluster.component("kubelet", Change::Kill)?;
     stage.cluster.component("kubelet", Change::Start)?;
@@ -58,10 +55,7 @@ fn kube_proxy(stage: &Stage<'_>) -> Result<()> {
 fn api_server(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 120;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 45_000)?;
-    stage.delete("pod/web", &[])?;
+    let (pod, ask) = stage.deleted_while_asked(&app, 45_000)?;
     stage.draining("web")?;
     stage.cluster.component("kube-apiserver", Change::Stop)?;
     // A minute is what the scenario is about.

@@ -10,7 +10,7 @@ use lastcall_tests::load::Report;
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, DAEMONSET, NAMESPACE};
-use crate::app::{PORT, list};
+use crate::app::{App, PORT, list};
 use crate::cluster::Cluster;
 use crate::load::Load;
 use crate::pods::{Pods, Seen};
@@ -97,6 +97,16 @@ impl Stage<'_> {
     /// The one pod of an app, when it is ready.
     pub(super) fn ready_pod(&self, app: &str) -> Result<Seen> {
         self.ready(app, 1)?.into_iter().next().context("one pod")
+    }
+
+    /// A pod of the app's that is deleted while it works on a request of so many milliseconds: how most drains
+    /// begin here.
+    pub(super) fn deleted_while_asked(&self, app: &App, millis: u32) -> Result<(Seen, Ask)> {
+        self.apply(vec![app.pod()])?;
+        let pod = self.ready_pod(&app.name)?;
+        let ask = self.ask(&pod, millis)?;
+        self.delete(&format!("pod/{}", app.name), &[])?;
+        Ok((pod, ask))
     }
 
     /// A request that takes so long in the app, on a connection of its own; it is on its way when this returns.

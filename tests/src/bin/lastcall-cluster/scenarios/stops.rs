@@ -142,10 +142,7 @@ fn restarts(stage: &Stage<'_>) -> Result<()> {
 fn force(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 120;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 60_000)?;
-    stage.delete("pod/web", &[])?;
+    let (_, ask) = stage.deleted_while_asked(&app, 60_000)?;
     stage.draining("web")?;
     stage.delete("pod/web", &["--force", "--grace-period=0"])?;
     // The grace becomes 0, then the object goes: which of the two the agent hears first is not ours to say.
@@ -157,10 +154,7 @@ fn force(stage: &Stage<'_>) -> Result<()> {
 fn second_delete(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 300;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 120_000)?;
-    stage.delete("pod/web", &[])?;
+    let (pod, ask) = stage.deleted_while_asked(&app, 120_000)?;
     stage.draining("web")?;
     stage.delete("pod/web", &["--grace-period=12"])?;
     stage.ends_as("web", "deadline")?;
@@ -171,10 +165,7 @@ fn second_delete(stage: &Stage<'_>) -> Result<()> {
 fn short_grace(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 4;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 60_000)?;
-    stage.delete("pod/web", &[])?;
+    let (pod, ask) = stage.deleted_while_asked(&app, 60_000)?;
     stage.ends_as("web", "deadline")?;
     ask.cut()?;
     let events = stage.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])?;
@@ -185,10 +176,7 @@ fn short_grace(stage: &Stage<'_>) -> Result<()> {
 fn grace_of_an_hour(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 3600;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 40_000)?;
-    stage.delete("pod/web", &[])?;
+    let (pod, ask) = stage.deleted_while_asked(&app, 40_000)?;
     ask.answered()?;
     stage.ends_as("web", "drained")?;
     between("the pod's end", stage.gone(&pod, SOON)?, 35.0, 60.0)
@@ -220,10 +208,7 @@ fn ignores_sigterm(stage: &Stage<'_>) -> Result<()> {
 fn drains_by_itself(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain("?until=settled"));
     app.env.push(("GRACEFUL", "1"));
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 12_000)?;
-    stage.delete("pod/web", &[])?;
+    let (_, ask) = stage.deleted_while_asked(&app, 12_000)?;
     let outcome = stage.outcome("web", Duration::from_secs(10))?;
     ensure!(outcome == "drained", "the drain ended as `{outcome}`");
     ask.answered().map(drop)

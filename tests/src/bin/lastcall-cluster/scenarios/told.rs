@@ -24,10 +24,7 @@ pub(super) const ALL: &[Scenario] = &[
 fn deadline(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 8;
-    stage.apply(vec![app.pod()])?;
-    let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 60_000)?;
-    stage.delete("pod/web", &[])?;
+    let (pod, ask) = stage.deleted_while_asked(&app, 60_000)?;
     stage.ends_as("web", "deadline")?;
     ask.cut()?;
     let note = stage.warning(&pod, "DrainDeadline")?;
