@@ -55,7 +55,7 @@ struct Args {
     #[arg(long)]
     verbose: bool,
     /// Play a row that is not what it must be once more; the second time counts, both are shown. For machines
-    /// that have to say yes or no: about one row in a hundred has a client that cannot be told.
+    /// that have to say yes or no: now and then a row has a client that cannot be told (Known faults).
     #[arg(long)]
     again: bool,
 }
