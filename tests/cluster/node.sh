@@ -2,7 +2,8 @@
 # The node of the test cluster, run inside its namespaces: node.sh boot, or start|stop COMPONENT.
 # Everything it mounts, adds and sets is gone with the namespaces. See README.md for the addresses.
 #
-# E2E is the folder with bin/, images/ and node/ as seen from outside; inside it is /run/e2e.
+# E2E is the folder with bin/, images/ and node folders as seen from outside, E2E_NODE this node's among them;
+# inside they are /run/e2e/{bin,images,node}, whichever node it is.
 set -euo pipefail
 
 NODE=e2e
@@ -12,10 +13,9 @@ PODS4=10.244.0.0/24 PODS6=fd00:10:244::/64
 SERVICES4=10.96.0.0/16 SERVICES6=fd00:10:96::/112
 API4=10.96.0.1
 ROOT=/run/e2e D=/run/e2e/node P=/run/e2e/node/pki
-CGROUP=lastcall-e2e # the one folder that we have in the machine's cgroups
 export PATH=$ROOT/bin:$PATH HOME=$ROOT/node/home KUBECONFIG=$P/admin.kubeconfig
 
-say() { printf '%s %s\n' "$(date +%T.%3N)" "$*"; }
+say() { printf '%s %s\n' "$(date +%T.%3N)" "${E2E_NODE:+$E2E_NODE }$*"; }
 
 wait_for() { # seconds description command...
   local until=$((SECONDS + $1)) what=$2
@@ -30,8 +30,12 @@ wait_for() { # seconds description command...
 # --- what only exists here
 
 mounts() {
-  # The folder may be below one that is covered next.
-  mount --bind "$E2E" /mnt
+  # The folders may be below one that is covered next.
+  mount -t tmpfs -o mode=755 tmpfs /mnt
+  mkdir /mnt/{bin,images,node}
+  mount --bind "$E2E/bin" /mnt/bin
+  mount --bind "$E2E/images" /mnt/images
+  mount --bind "$E2E/$E2E_NODE" /mnt/node
   mount -t tmpfs -o mode=755 tmpfs /run
   mkdir -p $ROOT /run/lock /run/netns /run/user
   mount --move /mnt $ROOT
@@ -94,12 +98,14 @@ network() {
 # would give it one: the agent knows the kubelet by its cgroup.
 cgroups() {
   local folder
+  # The one folder that this node has in the machine's cgroups.
+  CGROUP=$(cat $D/cgroup)
   CGROUP2=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
   for folder in $(awk '$3 ~ /^cgroup2?$/ {print $2}' /proc/mounts); do mkdir -p "$folder/$CGROUP"; done
   mkdir -p "$CGROUP2/$CGROUP/kubelet"
 }
 
-files() {
+files() { # after cgroups
   mkpki -dir $P -server "https://$NODE4:6443" -node $NODE -ips "127.0.0.1,::1,$NODE4,$NODE6,$API4"
   : >$D/resolv.conf
   local restrict=false

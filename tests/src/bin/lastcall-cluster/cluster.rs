@@ -31,9 +31,9 @@ enum Reach {
 }
 
 impl Cluster {
-    /// The one that runs on this machine.
+    /// The one of this number, that runs on this machine.
     pub(crate) fn own(home: &Home) -> Result<Self> {
-        let init = init()?.context("no cluster runs: `cargo xtask e2e up` boots one")?;
+        let init = init(home)?.context("no cluster runs: `cargo xtask e2e up` boots one")?;
         Ok(Self { home: home.clone(), reach: Reach::Own(init) })
     }
 
@@ -114,7 +114,7 @@ impl Cluster {
         if !self.is_own() {
             bail!("the components of this cluster are not ours");
         }
-        let script = format!("{INSIDE}/node.sh");
+        let script = format!("{INSIDE}/node/node.sh");
         let mut command = self.node("bash");
         command.arg(script);
         match what {
@@ -127,7 +127,7 @@ impl Cluster {
 
     /// Takes the rules away that a stopped kube-proxy has left.
     pub(crate) fn proxy_rules_away(&self) -> Result<()> {
-        run(self.node("bash").arg(format!("{INSIDE}/node.sh")).arg("proxy-rules-away"), CALL)
+        run(self.node("bash").arg(format!("{INSIDE}/node/node.sh")).arg("proxy-rules-away"), CALL)
     }
 }
 

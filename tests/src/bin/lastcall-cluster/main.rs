@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: a real one-node Kubernetes, and what lastcall does in it.
+//! `cargo xtask e2e`: a real one-node Kubernetes, or some of them, and what lastcall does there.
 
 mod agent;
 mod app;
@@ -15,6 +15,7 @@ mod supervise;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::slice;
 use std::time::Instant;
 
 use anyhow::{Error, Result, bail};
@@ -96,31 +97,38 @@ fn go(args: &Args) -> Result<ExitCode> {
     let all = Verb::All(rollout::RolloutArgs::default());
     match args.verb.as_ref().unwrap_or(&all) {
         Verb::All(rollout) => {
-            return with_cluster(args, &home, |cluster| {
-                let played = scenarios::run(cluster, &scenarios::TestArgs::default())?;
-                Ok(rollout::run(cluster, rollout)? && played)
+            let scenarios = scenarios::TestArgs::default();
+            return with_clusters(args, &home, scenarios.clusters()?, |clusters| {
+                let played = scenarios::run(clusters, &scenarios)?;
+                // What is measured has the machine to itself.
+                for beside in clusters.iter().skip(1) {
+                    boot::down(beside.home(), true)?;
+                }
+                Ok(rollout::run(&clusters[0], rollout)? && played)
             });
         }
         Verb::Load(load) => load::run(load)?,
         Verb::Balancer(balancer) => rollout::balancer::run(balancer)?,
-        Verb::Down { keep } => boot::down(&home, *keep)?,
-        Verb::Shell { client, command } => return Err(shell(*client, command)),
+        Verb::Down { keep } => all_down(&home, *keep)?,
+        Verb::Shell { client, command } => return Err(shell(&home, *client, command)),
         Verb::Up { proxy } if supervise::is_child()? => {
             let started = Instant::now();
-            boot::up(&home, &args.node_script, proxy)?;
+            boot::up(slice::from_ref(&home), &args.node_script, proxy)?;
             let took = started.elapsed().as_secs_f64();
             println!("up in {took:.1} s; `cargo xtask e2e shell` is a shell on the node");
         }
         // Nothing has to be booted for that.
         Verb::Test(test) if test.list => scenarios::list(test)?,
-        Verb::Test(test) => return with_cluster(args, &home, |cluster| scenarios::run(cluster, test)),
+        Verb::Test(test) => {
+            return with_clusters(args, &home, test.clusters()?, |clusters| scenarios::run(clusters, test));
+        }
         Verb::Rollout(rollout) => {
-            return with_cluster(args, &home, |cluster| rollout::run(cluster, rollout));
+            return with_clusters(args, &home, 1, |clusters| rollout::run(&clusters[0], rollout));
         }
         Verb::Up { .. } => {
-            boot::ensure_none()?;
+            boot::ensure_none(&home)?;
             if !supervise::run_as_child()?.success() {
-                boot::down(&home, true)?;
+                all_down(&home, true)?;
                 return Ok(ExitCode::FAILURE);
             }
         }
@@ -128,20 +136,27 @@ fn go(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does something in the cluster that is there, or in one that lives as long as it takes.
-fn with_cluster(args: &Args, home: &Home, work: impl FnOnce(&Cluster) -> Result<bool>) -> Result<ExitCode> {
+/// Does something in the cluster that is there, or in so many that live as long as it takes.
+fn with_clusters(
+    args: &Args,
+    home: &Home,
+    count: usize,
+    work: impl FnOnce(&[Cluster]) -> Result<bool>,
+) -> Result<ExitCode> {
     let good = if let Some(kubeconfig) = &args.kubeconfig {
-        work(&Cluster::theirs(home, kubeconfig.clone()))?
+        work(&[Cluster::theirs(home, kubeconfig.clone())])?
     } else if supervise::is_child()? {
-        if boot::init()?.is_none() {
-            boot::up(home, &args.node_script, "nftables")?;
+        let mut homes = vec![home.clone()];
+        if boot::init(home)?.is_none() {
+            homes = home.and_others(count);
+            boot::up(&homes, &args.node_script, "nftables")?;
         }
-        work(&Cluster::own(home)?)?
+        work(&homes.iter().map(Cluster::own).collect::<Result<Vec<_>>>()?)?
     } else {
-        let was_there = boot::init()?.is_some();
+        let was_there = boot::init(home)?.is_some();
         let status = supervise::run_as_child();
         if !was_there {
-            boot::down(home, true)?;
+            all_down(home, true)?;
             println!("the cluster is down; nothing of it is left but its logs");
         }
         status?.success()
@@ -149,9 +164,16 @@ fn with_cluster(args: &Args, home: &Home, work: impl FnOnce(&Cluster) -> Result<
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Ends whatever cluster runs on this machine, also of a command that could not tidy up any more.
+fn all_down(home: &Home, keep: bool) -> Result<()> {
+    let ends: Vec<Result<()>> =
+        home.and_others(home::MOST).iter().map(|home| boot::down(home, keep)).collect();
+    ends.into_iter().collect()
+}
+
 /// Does not return but with an error: the shell takes this process's place.
-fn shell(client: bool, words: &[String]) -> Error {
-    let init = match boot::init() {
+fn shell(home: &Home, client: bool, words: &[String]) -> Error {
+    let init = match boot::init(home) {
         Ok(Some(init)) => init,
         Ok(None) => return Error::msg("no cluster runs: `cargo xtask e2e up` boots one"),
         Err(error) => return error,

@@ -14,7 +14,7 @@ pub(super) const ALL: &[Scenario] = &[
     scenario("agent_killed_during_a_drain", killed).on_our_node(),
     scenario("agent_killed_just_before_a_drain", killed_before).on_our_node(),
     scenario("agent_deleted_during_a_drain", deleted).alone(),
-    scenario("agent_out_of_memory_during_a_drain_and_before", out_of_memory).on_our_node(),
+    scenario("agent_out_of_memory_during_a_drain_and_before", out_of_memory).on_our_node().long(),
     scenario("agent_deleted_before_a_drain_is_a_sleep", deleted_before).alone(),
     scenario("uninstall_removes_the_programs", uninstall).on_our_node(),
 ];

@@ -16,7 +16,7 @@ use crate::app::{App, Hook, list};
 use crate::run::output;
 
 pub(super) const ALL: &[Scenario] = &[
-    scenario("helm_installs_upgrades_and_uninstalls", helm).on_our_node(),
+    scenario("helm_installs_upgrades_and_uninstalls", helm).on_our_node().long(),
     scenario("a_label_gives_the_hook", label)
         .on_our_node()
         .labelled(|| serde_json::json!({ "lastcall.dev/inject": "true" })),

@@ -22,7 +22,7 @@ pub(super) const ALL: &[Scenario] = &[
         .labelled(|| json!({ "pod-security.kubernetes.io/enforce": "restricted" })),
     scenario("host_network_names_its_pod", host_network),
     scenario("host_network_names_its_workload", workload).long(),
-    scenario("static_pod_waits_for_a_request", static_pod).on_our_node(),
+    scenario("static_pod_waits_for_a_request", static_pod).with_our_node().long(),
 ];
 
 /// How long the requests take that a stop has to wait for.

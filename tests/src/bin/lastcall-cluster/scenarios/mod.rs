@@ -1,4 +1,5 @@
-//! The scenarios: named, each in a namespace of its own, side by side where they leave the node alone.
+//! The scenarios: named, each in a namespace of its own, side by side where they leave the node alone; those
+//! that disturb the node or its agent have a cluster to themselves meanwhile, of those that there are.
 
 mod absence;
 mod bounds;
@@ -28,13 +29,31 @@ use crate::pods::Pods;
 use stage::Stage;
 
 /// `cargo xtask e2e test`
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct TestArgs {
     /// Only scenarios with one of these in their name.
     filter: Vec<String>,
     /// Name them, and do nothing.
     #[arg(long)]
     pub(crate) list: bool,
+    /// Boot so many clusters, where none is up, for those that need one to themselves.
+    #[arg(long, value_name = "COUNT", default_value_t = CLUSTERS)]
+    clusters: usize,
+}
+
+impl Default for TestArgs {
+    fn default() -> Self {
+        Self { filter: Vec::new(), list: false, clusters: CLUSTERS }
+    }
+}
+
+impl TestArgs {
+    /// How many clusters have something to do.
+    pub(crate) fn clusters(&self) -> Result<usize> {
+        let (alone, together): (Vec<_>, Vec<_>) =
+            chosen(self)?.into_iter().partition(|scenario| scenario.company.is_alone());
+        Ok(self.clusters.min(alone.len() + usize::from(!together.is_empty())))
+    }
 }
 
 /// Whom a scenario shares the node with.
@@ -99,6 +118,8 @@ impl Scenario {
 
 /// Pods that drain at the same time, on two cores.
 const SIDE_BY_SIDE: usize = 6;
+/// Clusters at the same time, on two cores: nearly all of a scenario is waiting.
+const CLUSTERS: usize = 3;
 
 /// Names them.
 pub(crate) fn list(args: &TestArgs) -> Result<()> {
@@ -107,7 +128,6 @@ pub(crate) fn list(args: &TestArgs) -> Result<()> {
 }
 
 fn chosen(args: &TestArgs) -> Result<Vec<&'static Scenario>> {
-    // What stops the API server comes last: others would meet what recovers from it.
     let all = [
         stops::ALL,
         kinds::ALL,
@@ -132,37 +152,45 @@ fn chosen(args: &TestArgs) -> Result<Vec<&'static Scenario>> {
 }
 
 /// Plays them, says how each went, and whether all went well.
-pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
-    let chosen = chosen(args)?;
-    let pods = Pods::watch(cluster);
-    let agent = Agent::install(cluster)?;
+///
+/// The first cluster has those that go together, and then a share of the others; the others begin with them.
+pub(crate) fn run(clusters: &[Cluster], args: &TestArgs) -> Result<bool> {
     let started = Instant::now();
+    let are_own = clusters.iter().all(Cluster::is_own);
     let (ours, skipped): (Vec<&Scenario>, Vec<&Scenario>) =
-        chosen.iter().copied().partition(|scenario| cluster.is_own() || !scenario.company.is_our_node());
+        chosen(args)?.into_iter().partition(|scenario| are_own || !scenario.company.is_our_node());
     for scenario in skipped {
         println!("{:45} skipped: the node is not ours", scenario.name);
     }
-    let (alone, mut together): (Vec<&Scenario>, Vec<&Scenario>) =
+    let (mut alone, mut together): (Vec<&Scenario>, Vec<&Scenario>) =
         ours.into_iter().partition(|scenario| scenario.company.is_alone());
     together.sort_by_key(|scenario| !scenario.long);
+    alone.sort_by_key(|scenario| !scenario.long);
+    let (together, alone) = (Queue::of(together), Queue::of(alone));
     let results = Mutex::new(Vec::new());
-    let queue = Mutex::new(VecDeque::from(together));
-    let place = Place { cluster, pods: &pods, agent: &agent, results: &results };
-    thread::scope(|scope| {
-        for _ in 0..SIDE_BY_SIDE {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(scenario) = next else { break };
-                    place.play(scenario);
-                }
-            });
-        }
+    let ends: Vec<Result<()>> = thread::scope(|scope| {
+        let (together, alone, results) = (&together, &alone, &results);
+        let plays: Vec<_> = clusters
+            .iter()
+            .enumerate()
+            .map(|(number, cluster)| {
+                scope.spawn(move || {
+                    let place = Place {
+                        cluster,
+                        pods: Pods::watch(cluster),
+                        agent: Agent::install(cluster)?,
+                        results,
+                    };
+                    if number == 0 {
+                        place.play_side_by_side(together);
+                    }
+                    place.play_one_by_one(alone);
+                    place.agent.remove()
+                })
+            })
+            .collect();
+        plays.into_iter().map(|play| play.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
     });
-    for scenario in alone {
-        place.play(scenario);
-    }
-    let removed = agent.remove();
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     let failed: Vec<&str> = results.iter().filter(|(_, good)| !good).map(|(name, _)| *name).collect();
     println!(
@@ -174,25 +202,60 @@ pub(crate) fn run(cluster: &Cluster, args: &TestArgs) -> Result<bool> {
         started.elapsed().as_secs_f64()
     );
     // Last, and not instead of the scenarios' results.
-    if let Err(error) = &removed {
-        println!("lastcall cannot be removed: {error:#}");
+    for error in ends.iter().filter_map(|end| end.as_ref().err()) {
+        println!("lastcall cannot be installed or removed: {error:#}");
     }
-    Ok(failed.is_empty() && removed.is_ok())
+    let left = together.len() + alone.len();
+    if left > 0 {
+        println!("{left} scenarios were not played");
+    }
+    Ok(failed.is_empty() && left == 0 && ends.iter().all(Result::is_ok))
+}
+
+/// What is still to be played.
+struct Queue(Mutex<VecDeque<&'static Scenario>>);
+
+impl Queue {
+    fn of(scenarios: Vec<&'static Scenario>) -> Self {
+        Self(Mutex::new(VecDeque::from(scenarios)))
+    }
+
+    fn next(&self) -> Option<&'static Scenario> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
 }
 
 struct Place<'a> {
     cluster: &'a Cluster,
-    pods: &'a Pods,
-    agent: &'a Agent,
+    pods: Pods,
+    agent: Agent,
     results: &'a Mutex<Vec<(&'static str, bool)>>,
 }
 
 impl Place<'_> {
+    fn play_side_by_side(&self, queue: &Queue) {
+        thread::scope(|scope| {
+            for _ in 0..SIDE_BY_SIDE {
+                scope.spawn(|| self.play_one_by_one(queue));
+            }
+        });
+    }
+
+    fn play_one_by_one(&self, queue: &Queue) {
+        while let Some(scenario) = queue.next() {
+            self.play(scenario);
+        }
+    }
+
     fn play(&self, scenario: &Scenario) {
         let started = Instant::now();
         let namespace = scenario.name.replace('_', "-");
         let stage =
-            Stage { cluster: self.cluster, pods: self.pods, agent: self.agent, namespace: &namespace };
+            Stage { cluster: self.cluster, pods: &self.pods, agent: &self.agent, namespace: &namespace };
         let played = stage.open(&(scenario.labels)()).and_then(|()| (scenario.play)(&stage));
         let took = started.elapsed().as_secs_f64();
         match &played {

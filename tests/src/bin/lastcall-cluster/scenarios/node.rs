@@ -13,7 +13,7 @@ use crate::cluster::Change;
 pub(super) const ALL: &[Scenario] = &[
     scenario("kubelet_restarted_during_a_hook", kubelet).on_our_node(),
     scenario("kube_proxy_stopped_during_a_drain", kube_proxy).on_our_node(),
-    scenario("api_server_stopped_for_a_minute", api_server).on_our_node(),
+    scenario("api_server_stopped_for_a_minute", api_server).on_our_node().long(),
 ];
 
 /// The next kubelet calls the hook again, and joins the drain that runs.

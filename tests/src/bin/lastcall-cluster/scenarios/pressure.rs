@@ -11,7 +11,7 @@ use super::{Scenario, scenario};
 use crate::app::{App, Hook};
 
 pub(super) const ALL: &[Scenario] =
-    &[scenario("node_pressure_waits_for_a_request", node_pressure).on_our_node()];
+    &[scenario("node_pressure_waits_for_a_request", node_pressure).on_our_node().long()];
 
 /// The kubelet looks every 10 s, and evicts when it has seen the signal twice.
 const EVICTED: Duration = Duration::from_secs(60);

@@ -108,11 +108,12 @@ fn status(stage: &Stage<'_>, words: &str) -> Result<()> {
 fn call(stage: &Stage<'_>, address: &str) -> Result<String> {
     let script = r#"
         cgroup2=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
-        echo $$ >"$cgroup2/lastcall-e2e/kubelet/cgroup.procs"
+        echo $$ >"$cgroup2/$1/kubelet/cgroup.procs"
         exec 3<>"/dev/tcp/$0/9902"
         printf 'GET /drain HTTP/1.1\r\nHost: %s:9902\r\n\r\n' "$0" >&3
         exec cat <&3"#;
-    let said = output(stage.cluster.node("bash").args(["-c", script, address]), "", SOON)?;
+    let cgroup = stage.cluster.home().cgroup();
+    let said = output(stage.cluster.node("bash").args(["-c", script, address, &cgroup]), "", SOON)?;
     if !said.status.success() {
         bail!("the call failed: {}", String::from_utf8_lossy(&said.stderr));
     }
