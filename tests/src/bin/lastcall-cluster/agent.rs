@@ -134,10 +134,16 @@ impl Agent {
     pub(crate) fn fresh(&self) -> Result<()> {
         let path = "jsonpath={.items[*].status.containerStatuses[0].restartCount}";
         if self.cluster.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", path])? != "0" {
-            self.remember()?;
-            let words = ["-n", NAMESPACE, "delete", "pods", "--all", "--wait=true", "--timeout=50s"];
-            self.cluster.kubectl(&words)?;
+            return self.renew();
         }
+        self.ready()
+    }
+
+    /// Another pod of it, whatever became of this one.
+    pub(crate) fn renew(&self) -> Result<()> {
+        self.remember()?;
+        let words = ["-n", NAMESPACE, "delete", "pods", "--all", "--wait=true", "--timeout=50s"];
+        self.cluster.kubectl(&words)?;
         self.ready()
     }
 

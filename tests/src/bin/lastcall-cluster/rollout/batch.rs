@@ -17,7 +17,8 @@ use crate::cluster::Cluster;
 use crate::load::Load;
 use crate::pods::{All, Pods, Seen};
 
-const NAMESPACE: &str = "rollout";
+/// A batch has a namespace of its own, so that it can begin while the one before it is taken down.
+const NAMESPACES: &str = "rollout-";
 const REPLICAS: usize = 2;
 /// How late the emulated load balancer learns that a pod is going.
 const LAG: Duration = Duration::from_secs(15);
@@ -30,30 +31,54 @@ const READY: Duration = Duration::from_secs(240);
 /// Two pods after each other, each with a grace of a minute at most.
 const GONE: Duration = Duration::from_secs(240);
 
-/// Measures the trials side by side. `ready` runs when all is ready and the loads run.
+/// Measures the trials side by side, in a namespace. `ready` runs when all is ready and the loads run. What is left
+/// of them is still being taken down when it returns.
 pub(crate) fn measure(
     cluster: &Cluster,
     pods: &Pods,
-    trials: &[Trial],
+    (namespace, trials): (&str, &[Trial]),
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<Outcome>> {
+    let place = Place { cluster, pods, namespace };
     let balancers = balancers(cluster, trials)?;
-    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
-    cluster.apply(&namespace.to_string())?;
-    cluster.apply(&list(NAMESPACE, trials.iter().flat_map(manifests).collect()))?;
+    let metadata = json!({ "name": namespace });
+    let manifest = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata });
+    cluster.apply(&manifest.to_string())?;
+    cluster.apply(&list(namespace, trials.iter().flat_map(manifests).collect()))?;
     let over = AtomicBool::new(false);
     let measured = thread::scope(|scope| {
-        let gates = scope.spawn(|| feed_balancers(cluster, pods, &balancers, &over));
-        let measured = run(cluster, pods, trials, &balancers, ready);
+        let gates = scope.spawn(|| place.feed_balancers(&balancers, &over));
+        let measured = place.run(trials, &balancers, ready);
         over.store(true, Ordering::Relaxed);
         gates.join().unwrap_or(Ok(())).and(measured)
     });
-    // The pods of these cells must not take part in the next measurement.
-    cluster.kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"])?;
-    cluster.kubectl(&["-n", NAMESPACE, "delete", "pods", "--all", "--grace-period=1", "--wait=false"])?;
-    pods.wait(GONE, "the end of the measured pods", |all| of(all, None).next().is_none().then_some(()))?;
-    cluster.kubectl(&["wait", "--for=delete", &format!("namespace/{NAMESPACE}"), "--timeout=55s"])?;
+    cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"])?;
+    cluster.kubectl(&["-n", namespace, "delete", "pods", "--all", "--grace-period=1", "--wait=false"])?;
     measured
+}
+
+/// Waits until nothing of any batch is left.
+pub(crate) fn wait_for_the_end(cluster: &Cluster, pods: &Pods) -> Result<()> {
+    no_pods(pods, |namespace| namespace.starts_with(NAMESPACES))?;
+    let all = cluster.kubectl(&["get", "namespaces", "-o", "name"])?;
+    for namespace in all.lines().filter(|name| name.starts_with(&format!("namespace/{NAMESPACES}"))) {
+        cluster.kubectl(&["wait", "--for=delete", namespace, "--timeout=55s"])?;
+    }
+    Ok(())
+}
+
+fn no_pods(pods: &Pods, of: impl Fn(&str) -> bool) -> Result<()> {
+    pods.wait(GONE, "the end of the measured pods", |all| {
+        all.values().all(|pod| pod.gone.is_some() || !of(&pod.namespace)).then_some(())
+    })
+}
+
+/// Where a batch is measured.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    cluster: &'a Cluster,
+    pods: &'a Pods,
+    namespace: &'a str,
 }
 
 fn manifests(trial: &Trial) -> [Value; 2] {
@@ -66,76 +91,147 @@ fn manifests(trial: &Trial) -> [Value; 2] {
     [app.deployment(REPLICAS as u32), app.service(kind, policy)]
 }
 
-/// The pods that are there, of one cell or of all.
-fn of<'a>(all: &'a All, name: Option<&'a str>) -> impl Iterator<Item = &'a Seen> {
-    all.values().filter(move |pod| {
-        pod.namespace == NAMESPACE && pod.gone.is_none() && name.is_none_or(|name| pod.app == name)
-    })
-}
-
-fn run(
-    cluster: &Cluster,
-    pods: &Pods,
-    trials: &[Trial],
-    balancers: &BTreeMap<String, Balancer>,
-    ready: impl FnOnce() -> Result<()>,
-) -> Result<Vec<Outcome>> {
-    pods.wait(READY, "pods to measure", |all| {
-        let ready =
-            |trial: &&Trial| of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS;
-        (trials.iter().filter(ready).count() == trials.len()).then_some(())
-    })?;
-    let all = pods.all();
-    let old: Vec<(String, String)> =
-        of(&all, None).map(|pod| (pod.app.clone(), pod.uid().to_owned())).collect();
-    let mut loads = Vec::new();
-    for trial in trials {
-        let target = match balancers.get(&trial.name) {
-            Some(balancer) => balancer.address,
-            None => {
-                address(cluster, trial).with_context(|| format!("the address of Service {}", trial.name))?
-            }
-        };
-        loads.push(Load::start(cluster, &trial.traffic, target, 20)?);
+impl Place<'_> {
+    /// The pods that are there, of one cell or of all.
+    fn of<'a>(&'a self, all: &'a All, name: Option<&'a str>) -> impl Iterator<Item = &'a Seen> {
+        all.values().filter(move |pod| {
+            pod.namespace == self.namespace && pod.gone.is_none() && name.is_none_or(|name| pod.app == name)
+        })
     }
-    loads.iter_mut().try_for_each(Load::begins)?;
-    ready()?;
-    thread::sleep(BEFORE);
-    // A new template; all cells within the time of one call.
-    let mut words = vec!["-n".to_owned(), NAMESPACE.to_owned(), "set".to_owned(), "env".to_owned()];
-    words.extend(trials.iter().map(|trial| format!("deployment/{}", trial.name)));
-    words.push("VERSION=2".to_owned());
-    cluster.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let finished: Vec<Result<Outcome>> = thread::scope(|scope| {
-        let waiting: Vec<_> = trials
-            .iter()
-            .zip(loads)
-            .map(|(trial, load)| {
-                let old: Vec<&str> =
-                    old.iter().filter(|(app, _)| *app == trial.name).map(|(_, uid)| uid.as_str()).collect();
-                scope.spawn(move || finish(pods, trial, &old, load))
-            })
-            .collect();
-        waiting
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
-            .collect()
-    });
-    let outcomes = trials.iter().zip(finished).map(|(trial, outcome)| {
-        let described = Outcome {
-            name: trial.row.to_string(),
-            load: trial.traffic.to_string(),
-            service: trial.way.to_string(),
-            ..Outcome::default()
-        };
-        match outcome {
-            Ok(outcome) => {
-                Outcome { name: described.name, load: described.load, service: described.service, ..outcome }
-            }
-            Err(error) => Outcome { error: Some(format!("{error:#}")), ..described },
+
+    fn run(
+        &self,
+        trials: &[Trial],
+        balancers: &BTreeMap<String, Balancer>,
+        ready: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<Outcome>> {
+        let Self { cluster, pods, namespace } = *self;
+        pods.wait(READY, "pods to measure", |all| {
+            let ready = |trial: &&Trial| {
+                self.of(all, Some(&trial.name)).filter(|pod| pod.is_ready()).count() == REPLICAS
+            };
+            (trials.iter().filter(ready).count() == trials.len()).then_some(())
+        })?;
+        // The pods of the batch before must not take part in this one.
+        no_pods(pods, |other| other.starts_with(NAMESPACES) && other != namespace)?;
+        let all = pods.all();
+        let old: Vec<(String, String)> =
+            self.of(&all, None).map(|pod| (pod.app.clone(), pod.uid().to_owned())).collect();
+        let mut loads = Vec::new();
+        for trial in trials {
+            let target = match balancers.get(&trial.name) {
+                Some(balancer) => balancer.address,
+                None => {
+                    self.address(trial).with_context(|| format!("the address of Service {}", trial.name))?
+                }
+            };
+            loads.push(Load::start(cluster, &trial.traffic, target, 20)?);
         }
-    });
-    Ok(outcomes.collect())
+        loads.iter_mut().try_for_each(Load::begins)?;
+        ready()?;
+        thread::sleep(BEFORE);
+        // A new template; all cells within the time of one call.
+        let mut words = vec!["-n".to_owned(), namespace.to_owned(), "set".to_owned(), "env".to_owned()];
+        words.extend(trials.iter().map(|trial| format!("deployment/{}", trial.name)));
+        words.push("VERSION=2".to_owned());
+        cluster.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let finished: Vec<Result<Outcome>> = thread::scope(|scope| {
+            let waiting: Vec<_> = trials
+                .iter()
+                .zip(loads)
+                .map(|(trial, load)| {
+                    let old: Vec<&str> = old
+                        .iter()
+                        .filter(|(app, _)| *app == trial.name)
+                        .map(|(_, uid)| uid.as_str())
+                        .collect();
+                    scope.spawn(move || finish(pods, trial, &old, load))
+                })
+                .collect();
+            waiting
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+                .collect()
+        });
+        let outcomes = trials.iter().zip(finished).map(|(trial, outcome)| {
+            let described = Outcome {
+                name: trial.row.to_string(),
+                load: trial.traffic.to_string(),
+                service: trial.way.to_string(),
+                ..Outcome::default()
+            };
+            match outcome {
+                Ok(outcome) => Outcome {
+                    name: described.name,
+                    load: described.load,
+                    service: described.service,
+                    ..outcome
+                },
+                Err(error) => Outcome { error: Some(format!("{error:#}")), ..described },
+            }
+        });
+        Ok(outcomes.collect())
+    }
+
+    /// Where a cell's clients go.
+    fn address(&self, trial: &Trial) -> Result<SocketAddr> {
+        let Self { cluster, namespace, .. } = *self;
+        let text = cluster.kubectl(&["-n", namespace, "get", "service", &trial.name, "-o", "json"])?;
+        let service: Value = serde_json::from_str(&text)?;
+        let spec = &service["spec"];
+        let port = spec["ports"][0]["nodePort"].as_u64().and_then(|port| u16::try_from(port).ok());
+        match trial.way {
+            Way::ClusterIp | Way::Balancer => {
+                Ok(SocketAddr::new(spec["clusterIP"].as_str().context("no clusterIP")?.parse()?, 80))
+            }
+            Way::NodePort | Way::NodePortLocal => {
+                Ok(SocketAddr::new(cluster.address(false)?, port.context("no nodePort")?))
+            }
+            Way::NodePort6 => Ok(SocketAddr::new(cluster.address(true)?, port.context("no nodePort")?)),
+        }
+    }
+
+    /// Plays the load balancers' controller: targets come when their containers are ready, which opens their
+    /// readiness gate, and are asked to go when their pod is Terminating.
+    fn feed_balancers(&self, balancers: &BTreeMap<String, Balancer>, over: &AtomicBool) -> Result<()> {
+        let Self { cluster, pods, namespace } = *self;
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        while !balancers.is_empty() && !over.load(Ordering::Relaxed) {
+            // A turn without news is how the end is noticed.
+            let next = pods.wait(Duration::from_millis(500), "news", |all| {
+                let mut behind = self.of(all, None).filter(|pod| balancers.contains_key(&pod.app));
+                behind
+                    .find(|pod| match pod.deleting {
+                        None => !added.contains(&pod.uid().to_owned()) && containers_ready(pod),
+                        Some(_) => !removed.contains(&pod.uid().to_owned()),
+                    })
+                    .cloned()
+            });
+            let Ok(pod) = next else { continue };
+            let balancer = balancers.get(&pod.app).context("a pod behind a balancer")?;
+            let target = format!("{}:{PORT}", pod.ip().unwrap_or_default());
+            if pod.deleting.is_some() {
+                removed.push(pod.uid().to_owned());
+                balancer.remove(&target)?;
+            } else {
+                added.push(pod.uid().to_owned());
+                balancer.add(&target)?;
+                let condition = json!({ "status": { "conditions": [{ "type": GATE, "status": "True" }] } });
+                let words = [
+                    "-n",
+                    namespace,
+                    "patch",
+                    "pod",
+                    &pod.name,
+                    "--subresource=status",
+                    "-p",
+                    &condition.to_string(),
+                ];
+                cluster.kubectl(&words)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Waits until a cell's old pods are gone, and ends its load.
@@ -159,75 +255,12 @@ fn finish(pods: &Pods, trial: &Trial, old: &[&str], load: Load) -> Result<Outcom
     Ok(Outcome { requests, failed, cut, gone_s, pods, first_failure, ..Outcome::default() })
 }
 
-/// Where a cell's clients go.
-fn address(cluster: &Cluster, trial: &Trial) -> Result<SocketAddr> {
-    let text = cluster.kubectl(&["-n", NAMESPACE, "get", "service", &trial.name, "-o", "json"])?;
-    let service: Value = serde_json::from_str(&text)?;
-    let spec = &service["spec"];
-    let port = spec["ports"][0]["nodePort"].as_u64().and_then(|port| u16::try_from(port).ok());
-    match trial.way {
-        Way::ClusterIp | Way::Balancer => {
-            Ok(SocketAddr::new(spec["clusterIP"].as_str().context("no clusterIP")?.parse()?, 80))
-        }
-        Way::NodePort | Way::NodePortLocal => {
-            Ok(SocketAddr::new(cluster.address(false)?, port.context("no nodePort")?))
-        }
-        Way::NodePort6 => Ok(SocketAddr::new(cluster.address(true)?, port.context("no nodePort")?)),
-    }
-}
-
 fn balancers(cluster: &Cluster, trials: &[Trial]) -> Result<BTreeMap<String, Balancer>> {
     let behind = trials.iter().filter(|trial| trial.way == Way::Balancer);
     behind
         .zip(18_000..)
         .map(|(trial, port)| Ok((trial.name.clone(), Balancer::start(cluster, port, LAG)?)))
         .collect()
-}
-
-/// Plays the load balancers' controller: targets come when their containers are ready, which opens their
-/// readiness gate, and are asked to go when their pod is Terminating.
-fn feed_balancers(
-    cluster: &Cluster,
-    pods: &Pods,
-    balancers: &BTreeMap<String, Balancer>,
-    over: &AtomicBool,
-) -> Result<()> {
-    let (mut added, mut removed) = (Vec::new(), Vec::new());
-    while !balancers.is_empty() && !over.load(Ordering::Relaxed) {
-        // A turn without news is how the end is noticed.
-        let next = pods.wait(Duration::from_millis(500), "news", |all| {
-            let mut behind = of(all, None).filter(|pod| balancers.contains_key(&pod.app));
-            behind
-                .find(|pod| match pod.deleting {
-                    None => !added.contains(&pod.uid().to_owned()) && containers_ready(pod),
-                    Some(_) => !removed.contains(&pod.uid().to_owned()),
-                })
-                .cloned()
-        });
-        let Ok(pod) = next else { continue };
-        let balancer = balancers.get(&pod.app).context("a pod behind a balancer")?;
-        let target = format!("{}:{PORT}", pod.ip().unwrap_or_default());
-        if pod.deleting.is_some() {
-            removed.push(pod.uid().to_owned());
-            balancer.remove(&target)?;
-        } else {
-            added.push(pod.uid().to_owned());
-            balancer.add(&target)?;
-            let condition = json!({ "status": { "conditions": [{ "type": GATE, "status": "True" }] } });
-            let words = [
-                "-n",
-                NAMESPACE,
-                "patch",
-                "pod",
-                &pod.name,
-                "--subresource=status",
-                "-p",
-                &condition.to_string(),
-            ];
-            cluster.kubectl(&words)?;
-        }
-    }
-    Ok(())
 }
 
 fn containers_ready(pod: &Seen) -> bool {

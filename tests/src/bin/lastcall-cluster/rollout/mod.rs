@@ -16,6 +16,7 @@ use clap::Args;
 use crate::agent::Agent;
 use crate::cluster::{Change, Cluster};
 use crate::pods::Pods;
+use plan::Extent;
 use trial::{Outcome, Row, Trial};
 
 /// `cargo xtask e2e rollout`
@@ -24,10 +25,13 @@ pub(crate) struct RolloutArgs {
     /// Write the rows here as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Every row under every load behind every kind of Service, in both modes of kube-proxy.
+    /// Every row under each of the ten loads, not only those that tell something about it.
     #[arg(long)]
+    every_row: bool,
+    /// Every row under every load behind every kind of Service, in both modes of kube-proxy: an hour.
+    #[arg(long, conflicts_with = "every_row")]
     full: bool,
-    /// Only these rows: none, "sleep 5", "sleep 20", lastcall, "last call off", "agent absent".
+    /// Only these rows, under every load: none, "sleep 5", "sleep 20", lastcall, "last call off", "agent absent".
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     rows: Vec<Row>,
     /// Only loads whose name has this in it.
@@ -41,26 +45,40 @@ pub(crate) struct RolloutArgs {
     proxy: Option<String>,
 }
 
+impl RolloutArgs {
+    fn extent(&self) -> Extent {
+        match (self.full, self.every_row || !self.rows.is_empty()) {
+            (true, _) => Extent::Full,
+            (false, true) => Extent::EveryRow,
+            (false, false) => Extent::Telling,
+        }
+    }
+
+    /// The cells of one mode of kube-proxy.
+    fn trials(&self, mode: &str) -> Vec<Trial> {
+        if self.proxy.as_ref().is_some_and(|only| only != mode) {
+            return Vec::new();
+        }
+        plan::trials(self.extent(), mode)
+            .into_iter()
+            .filter(|trial| self.rows.is_empty() || self.rows.contains(&trial.row))
+            .filter(|trial| self.load.as_ref().is_none_or(|text| trial.traffic.to_string().contains(text)))
+            .filter(|trial| self.service.as_ref().is_none_or(|text| trial.way.to_string().contains(text)))
+            .collect()
+    }
+}
+
 /// Measures, prints the table, and says whether every cell could be measured and lastcall kept its word.
 pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
     let pods = Pods::watch(cluster);
     let mut agent = None;
     let mut outcomes: Vec<Outcome> = Vec::new();
-    for mode in ["nftables", "iptables"] {
-        if args.proxy.as_ref().is_some_and(|only| only != mode) {
-            continue;
-        }
-        if !cluster.is_own() && mode == "iptables" {
-            continue;
-        }
-        let rows = if args.rows.is_empty() { Row::ALL.to_vec() } else { args.rows.clone() };
-        let trials: Vec<Trial> = plan::trials(args.full, mode)
-            .into_iter()
-            .filter(|trial| rows.contains(&trial.row))
-            .filter(|trial| args.load.as_ref().is_none_or(|text| trial.traffic.to_string().contains(text)))
-            .filter(|trial| args.service.as_ref().is_none_or(|text| trial.way.to_string().contains(text)))
-            .collect();
-        if trials.is_empty() {
+    let mut count = 0;
+    let started = Instant::now();
+    // The cluster's own mode last: the agent goes away for its last row, and need not come back.
+    for mode in ["iptables", "nftables"] {
+        let trials = args.trials(mode);
+        if trials.is_empty() || (!cluster.is_own() && mode == "iptables") {
             continue;
         }
         if cluster.is_own() {
@@ -80,7 +98,8 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
                 Some(agent) if absent => agent.remove(),
                 _ => Ok(()),
             };
-            let mut measured = batch::measure(cluster, &pods, &batch, gone)?;
+            count += 1;
+            let mut measured = batch::measure(cluster, &pods, (&format!("rollout-{count}"), &batch), gone)?;
             for outcome in &mut measured {
                 outcome.proxy = mode.to_owned();
                 let ours = [Row::Lastcall, Row::Untold].iter().any(|row| row.to_string() == outcome.name);
@@ -101,10 +120,12 @@ pub(crate) fn run(cluster: &Cluster, args: &RolloutArgs) -> Result<bool> {
     if outcomes.is_empty() {
         bail!("no such rows");
     }
+    batch::wait_for_the_end(cluster, &pods)?;
     if let Some(agent) = agent {
         agent.remove()?;
     }
     println!("\n{}", table::render(&outcomes));
+    println!("{} cells in {:.0} s", outcomes.len(), started.elapsed().as_secs_f64());
     let broken = table::broken_promises(&outcomes);
     broken.iter().for_each(|promise| println!("NOT KEPT: {promise}"));
     if let Some(file) = &args.json {

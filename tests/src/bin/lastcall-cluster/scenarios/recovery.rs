@@ -14,7 +14,7 @@ use super::stage::Stage;
 use crate::app::{App, Hook, list};
 use crate::cluster::Change;
 
-/// Those that have watches, but the agent, which has to come back by itself.
+/// Those that have watches, but the agent, which is there all the time.
 const WATCHERS: [&str; 4] = ["kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
 /// A workload's way from its manifest to a ready pod and back, on a loaded machine.
 const LIFE: Duration = Duration::from_secs(120);
@@ -30,7 +30,9 @@ pub(super) fn wait(stage: &Stage<'_>) -> Result<()> {
         stage.cluster.component(component, Change::Start)?;
     }
     life(stage).context("the node does not work again after its API server came back")?;
-    stage.agent.ready()
+    stage.agent.ready()?;
+    // Its watch has a back-off too, and until that is over it does not know the next scenario's pods.
+    stage.agent.renew()
 }
 
 /// A DaemonSet, as the agent is one: controllers, kubelet and garbage collector have a part in its life.
