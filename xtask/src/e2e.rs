@@ -7,7 +7,7 @@ use std::{ffi::OsString, os::unix::process::CommandExt as _};
 
 use anyhow::{Context as _, Error, Result};
 
-use crate::{apt, build::build, ebpf, image, root, workspace::Workspace};
+use crate::{apt, build::build, image, root, workspace::Workspace};
 
 /// What the node is made of beside Kubernetes, and Debian's packages of it.
 const NODE_TOOLS: [(&str, &str); 6] = [
@@ -31,9 +31,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     let first = arguments.first().map(|a| a.to_string_lossy());
     if !matches!(first.as_deref(), Some("down" | "shell" | "help" | "--help" | "-h")) {
         apt::install_missing(&NODE_TOOLS, "the cluster's node")?;
-        programs::build(workspace, &home)?;
-        ebpf::run(workspace, false)?;
+        // The network works while the processors do.
+        let fetched = programs::fetch_ahead(workspace, &home)?;
         image::run(workspace, &image::Wanted::in_file(home.join("images/lastcall.tar")))?;
+        drop(fetched.join());
+        programs::build(workspace, &home)?;
     }
     let built = build(workspace.cargo().args(["build", "--package", "lastcall-tests", "--bin", DRIVER]))?;
     let driver = built.iter().find(|b| b.kind == "bin" && b.name == DRIVER);

@@ -4,7 +4,8 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -74,6 +75,30 @@ const LIMIT: Duration = Duration::from_secs(1500);
 /// Images FROM scratch: name, and the program that is all of it.
 const IMAGES: [&str; 2] = ["pause", "app"];
 
+/// Begins to fetch the sources of what [`build`] will build. That it failed shows when they are built.
+pub(super) fn fetch_ahead(workspace: &Workspace, home: &Path) -> Result<JoinHandle<()>> {
+    let mut fetches = Vec::new();
+    for module in &MODULES {
+        let folder = folder(workspace, module);
+        if is_built(home, module, &state(&folder)?) {
+            continue;
+        }
+        let mut list = Command::new(go::find_or_install(home)?);
+        list.args(["list", "-deps"]).args(module.packages).current_dir(folder);
+        list.env("CGO_ENABLED", "0").env("GOFLAGS", "").env("GOTOOLCHAIN", toolchain(module));
+        list.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        fetches.push(list);
+    }
+    if !fetches.is_empty() {
+        eprintln!("fetching the sources of Kubernetes meanwhile");
+    }
+    Ok(thread::spawn(move || {
+        for mut fetch in fetches {
+            let _ = child::run(&mut fetch, LIMIT);
+        }
+    }))
+}
+
 /// Fills `home/bin` and `home/images`.
 pub(super) fn build(workspace: &Workspace, home: &Path) -> Result<()> {
     for module in &MODULES {
@@ -105,10 +130,9 @@ pub(crate) fn apiserver(workspace: &Workspace, home: &Path, kubernetes: Kubernet
 
 /// Builds a module's programs, if they are not there as its files are now.
 fn built(workspace: &Workspace, home: &Path, module: &Module) -> Result<()> {
-    let folder = workspace.root.join("tests/cluster").join(module.name);
+    let folder = folder(workspace, module);
     let state = state(&folder)?;
-    let stamp = home.join(format!("{}.built", module.name));
-    if fs::read_to_string(&stamp).is_ok_and(|built| built == state) {
+    if is_built(home, module, &state) {
         return Ok(());
     }
     let go = go::find_or_install(home)?;
@@ -126,7 +150,21 @@ fn built(workspace: &Workspace, home: &Path, module: &Module) -> Result<()> {
     command.env("GOTOOLCHAIN", toolchain(module));
     child::run(&mut command, LIMIT)?;
     eprintln!("{} took {:.0} s", module.name, started.elapsed().as_secs_f64());
+    let stamp = stamp(home, module);
     fs::write(&stamp, state).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+fn folder(workspace: &Workspace, module: &Module) -> PathBuf {
+    workspace.root.join("tests/cluster").join(module.name)
+}
+
+/// Holds the state of the files that a module's programs were built from.
+fn stamp(home: &Path, module: &Module) -> PathBuf {
+    home.join(format!("{}.built", module.name))
+}
+
+fn is_built(home: &Path, module: &Module, state: &str) -> bool {
+    fs::read_to_string(stamp(home, module)).is_ok_and(|built| built == state)
 }
 
 /// The newer Kubernetes wants a newer Go than the cluster's, and Go fetches it as a module.

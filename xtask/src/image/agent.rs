@@ -63,6 +63,8 @@ pub(crate) fn build(workspace: &Workspace, target: &Target) -> Result<Vec<u8>> {
     let mut cargo = workspace.cargo();
     cargo
         .args(["build", "--locked", "--release", "--package", "lastcall-agent", "--bin", "lastcall"])
+        // Which is stripped, and takes its time to make.
+        .args(["--config", "profile.release.debug=false"])
         .args(["--target", &target.triple, "--target-dir"])
         .arg(workspace.target.join("image/build"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
