@@ -4,7 +4,11 @@ use std::{env, fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use crate::{child, e2e::go, workspace::Workspace};
+use crate::{
+    child,
+    e2e::{go, programs::NO_DWARF},
+    workspace::Workspace,
+};
 
 /// The chart's judge and the manifests' maker: another version may set other blank lines.
 pub(crate) fn helm(workspace: &Workspace) -> Result<PathBuf> {
@@ -73,7 +77,7 @@ fn tool(workspace: &Workspace, name: &str, package: &str, version: &str) -> Resu
     fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
     let mut install = Command::new(go);
     install
-        .args(["install", "-trimpath", "-ldflags=-s -w", &format!("{package}@{version}")])
+        .args(["install", "-trimpath", NO_DWARF, "-ldflags=-s -w", &format!("{package}@{version}")])
         .env("GOBIN", &new)
         .env("GOFLAGS", "")
         .env("CGO_ENABLED", "0")

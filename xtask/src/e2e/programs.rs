@@ -69,6 +69,10 @@ impl Kubernetes {
     }
 }
 
+/// What debuggers need is not made at all, instead of left out by the linker: an eighth of the time. The same
+/// for everything that is built of Go, so that its own library is built once.
+pub(crate) const NO_DWARF: &str = "-gcflags=all=-dwarf=false";
+
 /// A loaded machine with a slow network.
 const LIMIT: Duration = Duration::from_secs(1500);
 
@@ -144,7 +148,7 @@ fn built(workspace: &Workspace, home: &Path, module: &Module) -> Result<()> {
     eprintln!("building {} ({}, once)", module.name, module.takes);
     let started = Instant::now();
     let mut command = Command::new("nice");
-    command.args(["-n", "10"]).arg(&go).args(["build", "-trimpath", "-buildvcs=false", "-ldflags"]);
+    command.args(["-n", "10"]).arg(&go).args(["build", "-trimpath", "-buildvcs=false", NO_DWARF, "-ldflags"]);
     command.arg(link_flags(&go, module, &folder)?).arg("-o").arg(to).args(module.packages);
     command.current_dir(&folder).env("CGO_ENABLED", "0").env("GOFLAGS", "");
     command.env("GOTOOLCHAIN", toolchain(module));
