@@ -67,7 +67,7 @@ impl Pods {
         thread::spawn(move || {
             while !of.over.load(std::sync::atomic::Ordering::Relaxed) {
                 // An API server that is away is part of some scenarios.
-                let _ = of.relist(&cluster).and_then(|()| of.follow(&cluster));
+                let _ = of.follow(&cluster);
                 thread::sleep(Duration::from_millis(200));
             }
         });
@@ -113,7 +113,8 @@ impl Shared {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What went while nobody watched is gone.
+    /// What went while nobody watched is gone. To be called when the watch has begun: between a list before it
+    /// and its own first one a pod could go without a word.
     fn relist(&self, cluster: &Cluster) -> Result<()> {
         let text = cluster.kubectl(&["get", "pods", "-A", "-o", "json"])?;
         let list: Value = serde_json::from_str(&text)?;
@@ -139,7 +140,11 @@ impl Shared {
         let process = Arc::new(Process::new(command.spawn()?)?);
         let stdout = BufReader::new(process.stdout()?);
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
-        for event in serde_json::Deserializer::from_reader(stdout).into_iter::<Value>() {
+        for (number, event) in serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().enumerate()
+        {
+            if number == 0 {
+                self.relist(cluster)?;
+            }
             self.note(event?);
         }
         Ok(())
