@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::trial::Outcome;
+use super::trial::{Outcome, Row};
 
 /// A cell in a line.
 pub(super) fn line(outcome: &Outcome) -> String {
@@ -32,7 +32,9 @@ pub(super) fn render(outcomes: &[Outcome]) -> String {
         let place = |outcome: &Outcome| {
             outcomes.iter().position(|o| o.load == outcome.load && o.service == outcome.service)
         };
-        of.sort_by_key(|outcome| place(outcome));
+        // They come in the order in which they were measured.
+        let row = |outcome: &Outcome| Row::ALL.iter().position(|row| row.to_string() == outcome.name);
+        of.sort_by_key(|outcome| (place(outcome), row(outcome)));
         let _ = writeln!(
             text,
             "kube-proxy {proxy}\n{:20} {:20} {:14} {:>6} {:>6} {:>5} {:>10}  hooks",
@@ -94,6 +96,25 @@ mod tests {
     fn cell(load: &str, name: &str, failed: u64, gone: f64) -> Outcome {
         let (name, load, service) = (name.to_owned(), load.to_owned(), "NodePort".to_owned());
         Outcome { name, load, service, failed, gone_s: Some(gone), ..Outcome::default() }
+    }
+
+    #[test]
+    fn the_rows_of_a_load_stand_together_and_in_order() {
+        let of = |load, name| Outcome { proxy: "nftables".to_owned(), ..cell(load, name, 0, 1.0) };
+        let cells =
+            [of("a", "sleep 20"), of("b", "sleep 20"), of("b", "none"), of("a", "lastcall"), of("a", "none")];
+        let text = render(&cells);
+        let lines = text.lines().filter(|line| line.contains("NodePort"));
+        let rows: Vec<String> =
+            lines.map(|line| line.split_whitespace().collect::<Vec<_>>()[..4].join(" ")).collect();
+        let wanted = [
+            "a NodePort none 0",
+            "a NodePort sleep 20",
+            "a NodePort lastcall 0",
+            "b NodePort none 0",
+            "b NodePort sleep 20",
+        ];
+        assert_eq!(rows, wanted);
     }
 
     #[test]
