@@ -159,10 +159,10 @@ impl Drained {
         let agent = node.agent().start()?;
         let hook = Hook::http("/drain?settle=60s&last-call=http");
         let pod = node.pod("web").port("http", PORT).hook(hook).start()?;
-        let server = pod.listen(PORT)?;
+        let (server, client) = (pod.listen(PORT)?, node.client()?);
         let stop = node.kubelet().delete(&pod)?;
         agent.watches(&pod)?;
-        Ok(Self { client: node.client()?, pod, server, _stop: stop, _agent: agent })
+        Ok(Self { client, pod, server, _stop: stop, _agent: agent })
     }
 
     /// Both ends of a connection.
