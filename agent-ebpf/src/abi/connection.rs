@@ -123,7 +123,7 @@ pub mod flag {
     /// The last request is chunked and its last chunk has not been seen.
     pub const REQUEST_CHUNKED: u32 = 1 << 21;
     /// A request came before the answer to the one before it. How many wait is not known, so
-    /// [`WAITING`] stays.
+    /// [`WAITING`] stays. For as long as the connection is open, but see [`crate::resync`].
     pub const PIPELINED: u32 = 1 << 22;
     /// What came in last began as an HTTP request does, on a port of which nothing is known.
     pub const ASKED: u32 = 1 << 23;
@@ -132,10 +132,15 @@ pub mod flag {
     /// The response in progress has sent a part of its head.
     pub const RESPONSE_HEAD: u32 = 1 << 25;
     /// A request came before the end of the answer to the one before it, or what was sent did not end where
-    /// it was taken to: where answers begin is not certain, for as long as the connection is open.
+    /// it was taken to: where answers begin is not certain, for as long as the connection is open, but see
+    /// [`crate::resync`].
     pub const UNCERTAIN: u32 = 1 << 26;
     /// The request in progress is larger than [`crate::announce::SMALL_REQUEST`], or may be.
     pub const LARGE_REQUEST: u32 = 1 << 27;
+    /// On trial, see [`crate::resync`]: a request has begun where nothing else was under way.
+    pub const TRIAL: u32 = 1 << 28;
+    /// One answer to the request on trial has begun.
+    pub const TRIAL_ANSWERED: u32 = 1 << 29;
 }
 
 /// What a connection speaks, as far as the drain decision cares.
