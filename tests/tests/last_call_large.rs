@@ -96,6 +96,27 @@ scenarios! {
         Ok(())
     }
 
+    /// More than a window: all but the beginning comes while the app reads.
+    fn a_request_of_many_windows(node) {
+        let drained = Drained::start(node)?;
+        let (mut conn, mut served) = drained.synchronised()?;
+        let whole = request(300_000);
+        let mut told = false;
+        for _ in 0..MANY {
+            let now = std::thread::scope(|scope| -> Result<bool> {
+                let client = scope.spawn(|| conn.send(&whole).and_then(|()| is_told(&mut conn)));
+                ensure!(served.receive(whole.len())? == whole, "other bytes than were sent");
+                sleep(WORK);
+                served.send([OK, END].concat())?;
+                client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
+            })?;
+            ensure!(!(told && now), "told twice");
+            told |= now;
+        }
+        ensure!(told, "nobody was told");
+        Ok(())
+    }
+
     /// An answer of 100 MB, as fast as the client takes it: nothing in it is another byte than the app's, but for
     /// the announcement.
     fn a_hundred_megabytes_arrive_as_they_are(node) {

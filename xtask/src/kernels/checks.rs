@@ -104,6 +104,7 @@ const CHECKS: [Check; 8] = [
             "a_large_request_is_read_to_its_end::ipv4",
             "an_answer_before_its_large_request_is_read::ipv4",
             "the_client_of_a_large_request_is_told_at_once_where_the_kernel_tells",
+            "a_request_of_many_windows::ipv4",
         ],
         limit: 400,
         reads: Reads::Tests,
