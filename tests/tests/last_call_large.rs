@@ -3,16 +3,16 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::sockmap::SocketMap;
-use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop, scenarios};
+use lastcall_tests::{Conn, Node, Stage, Stop, scenarios};
 use nix::errno::Errno;
 
-const PORT: u16 = 8080;
+/// Long enough for any scenario.
+const HOOK: &str = "/drain?settle=60s&last-call=http";
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 const CLOSE: &str = "Connection: close\r\n";
 const END: &str = "Content-Length: 2\r\n\r\nok";
@@ -120,13 +120,8 @@ scenarios! {
     /// An answer of 100 MB, as fast as the client takes it: nothing in it is another byte than the app's, but for
     /// the announcement.
     fn a_hundred_megabytes_arrive_as_they_are(node) {
-        let agent = node.agent().start()?;
-        let pod = node.pod("web").port("http", PORT).hook(Hook::http("/drain?settle=60s&last-call=http")).start()?;
-        let (server, client) = (pod.listen(PORT)?, node.client()?);
-        let _stop = node.kubelet().delete(&pod)?;
-        agent.watches(&pod)?;
-        let mut conn = client.connect(&pod, PORT)?;
-        let mut served = server.accept()?;
+        let drained = Drained::start(node)?;
+        let (mut conn, mut served) = drained.connection()?;
         conn.get("/")?;
         served.request()?;
         served.send([OK, END].concat())?;
@@ -168,27 +163,20 @@ const WORK: Duration = Duration::from_millis(30);
 
 /// A pod that drains.
 struct Drained {
-    client: Client,
-    pod: Pod,
-    server: Server,
+    stage: Stage,
     _stop: Stop,
-    _agent: Arc<Agent>,
 }
 
 impl Drained {
     fn start(node: &Node) -> Result<Self> {
-        let agent = node.agent().start()?;
-        let hook = Hook::http("/drain?settle=60s&last-call=http");
-        let pod = node.pod("web").port("http", PORT).hook(hook).start()?;
-        let (server, client) = (pod.listen(PORT)?, node.client()?);
-        let stop = node.kubelet().delete(&pod)?;
-        agent.watches(&pod)?;
-        Ok(Self { client, pod, server, _stop: stop, _agent: agent })
+        let stage = Stage::start(node, "http", HOOK)?;
+        let stop = stage.delete(node)?;
+        Ok(Self { stage, _stop: stop })
     }
 
     /// Both ends of a connection.
     fn connection(&self) -> Result<(Conn, Conn)> {
-        Ok((self.client.connect(&self.pod, PORT)?, self.server.accept()?))
+        self.stage.accepted()
     }
 
     /// Both ends of one of which is known where answers begin.
