@@ -118,17 +118,18 @@ impl Task {
         self.services.observer.as_ref()?.pod(number).ok()
     }
 
-    /// Begins the last call where a hook has come of which the sources knew nothing. It never ends before
-    /// the drain does: what a joining hook says changes nothing.
+    /// Begins the last call where a hook has come of which the sources knew nothing, and attaches its programs
+    /// where what was learned since asks for them. It never ends before the drain does: what a joining hook says
+    /// changes nothing.
     pub(super) async fn announce(&mut self) {
         if self.audience == Audience::Nobody {
             self.audience = self.drain.audience(self.services.last_call, self.facts.as_deref());
             if self.audience != Audience::Nobody {
                 self.eyes.tell(self.audience);
                 self.eyes.set_ports(&self.drain, self.facts.as_ref().map(|f| &f.ports), &self.listening);
-                self.eyes.announce(&self.drain).await;
             }
         }
+        self.eyes.announce(&self.drain).await;
         // Nobody waits for a last call that cannot be heard.
         let heard = if self.eyes.cannot_tell().is_some() { Audience::Nobody } else { self.audience };
         self.drain.ledger().tell(heard);
