@@ -511,8 +511,9 @@ pub struct HookConfig {
     pub comm: [u8; 16],
     /// The hook's port. 0: inert.
     pub port: u16,
-    /// Zero.
-    pub pad: u16,
+    /// 1: `240.0.0.0/4` does not get through on this node's `lo`; a call that finds the agent home goes to
+    /// `127.x.y.z`.
+    pub to_loopback: u16,
     /// `SO_MARK` of the agent's listener: a listener without it is a squatter, not the agent.
     pub mark: u32,
     /// How long the hook of an unknown pod sleeps while nobody is home, milliseconds.

@@ -1,9 +1,15 @@
 //! `cgroup/connect`: the kubelet's call finds the agent, or, with nobody home, becomes a sleep.
 //!
-//! In: a `connect()` of the kubelet to `podIP:9902`. Out: the same call to `127.x.y.z`, where the
-//! agent listens; or, without an agent, to `240.x.y.z` on `lo` with a user timeout, where nothing
-//! answers it until the timeout, or an agent that has come back in the meantime. The 24 bits name
-//! the pod ([`DIALS`]), so that nothing a tenant writes into the request can.
+//! In: a `connect()` of the kubelet to `podIP:9902`. Out: the same call to `240.x.y.z` on `lo` with a
+//! user timeout, where the agent answers, or, without one, nothing does until the timeout, or until an
+//! agent has come back. The 24 bits name the pod ([`DIALS`]), so that nothing a tenant writes into the
+//! request can.
+//!
+//! `240.x.y.z` is nobody's address. At one of the node's own the kernel answers with a reset whatever
+//! comes for a socket that is not there: the SYN of a call that finds the agent's port just closed, and
+//! the keep-alive of a held hook between one agent's end and the next one's start. Here it says nothing,
+//! and the kubelet asks again. Where firewall rules keep these addresses off `lo`, calls that find the agent
+//! go to `127.x.y.z` instead ([`HookConfig::to_loopback`]).
 //!
 //! Every other call, of anybody, passes untouched.
 
@@ -41,8 +47,8 @@ const STATE_CB: u32 = 10;
 const STATE_CB_FLAG: i32 = 1 << 2;
 /// `BPF_TCP_CLOSE`: nothing of the socket is left, but perhaps TIME-WAIT.
 const CLOSE: u32 = 7;
-/// The agent's addresses: 127.x.y.z.
-const HOME: u32 = 127 << 24;
+/// The node's own addresses, 127.x.y.z, of which 127.0.0.1 says whether the agent is home.
+const LOOPBACK: u32 = 127 << 24;
 /// Nobody's addresses: 240.x.y.z (RFC 1112 section 4, reserved). Never routed.
 const NOBODY: u32 = 240 << 24;
 /// How many names are tried for a pod whose 24 bits are another's.
@@ -183,9 +189,12 @@ fn redirect(ctx: &SockAddrContext, config: &HookConfig, pod: Address) -> Option<
     let bits = name(&pod);
     if somebody_home(ctx, config) {
         count(hook_count::HOME);
-        return Some(HOME | bits);
+        if config.to_loopback != 0 {
+            return Some(LOOPBACK | bits);
+        }
+    } else {
+        count(hook_count::NOBODY_HOME);
     }
-    count(hook_count::NOBODY_HOME);
     let a: *mut bpf_sock_addr = ctx.sock_addr;
     let mut lo = *b"lo\0\0";
     // SAFETY: both values live on the stack, their sizes are given.
@@ -230,7 +239,7 @@ fn somebody_home(ctx: &SockAddrContext, config: &HookConfig) -> bool {
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
         saddr: 0,
-        daddr: (HOME | 1).to_be(),
+        daddr: (LOOPBACK | 1).to_be(),
         sport: 0,
         dport: config.port.to_be(),
     };

@@ -2,7 +2,7 @@
 //!
 //! | | bound to | for |
 //! |---|---|---|
-//! | door | 0.0.0.0, on `lo` alone, IP_TRANSPARENT | `127.x.y.z`, and the hooks that wait at `240.x.y.z` since nobody was home |
+//! | door | 0.0.0.0, on `lo` alone, IP_TRANSPARENT | `240.x.y.z`, where hooks are led, and wait while nobody is home; `127.x.y.z` where those do not get through |
 //! | presence | 127.0.0.1, SO_MARK | the connect program looks it up to see whether the agent is home (a lookup does not find listeners bound to a device); direct callers come in here too |
 //!
 //! The presence opens last and closes first: while it is open, the door is.
@@ -14,10 +14,17 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
 
 /// A whole node's hooks may arrive while the accept loop is busy.
 const BACKLOG: i32 = 1024;
+/// One of the addresses that hooks are led to, and no pod's: 127.0.0.1 has its 24 bits.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 1);
+/// Two SYNs, on a busy machine.
+const REACHED: Duration = Duration::from_millis(2500);
 
 /// Why the hook's port cannot be served. Fatal.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +94,19 @@ impl Listeners {
     /// The port of both.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether calls to `240.x.y.z` arrive here, where they are led if they can be. A firewall's rules may
+    /// keep such addresses off `lo`.
+    pub async fn reached_at_240(&self) -> bool {
+        let call = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind_device(Some(b"lo"))?;
+            // Reset when it is dropped: nothing is left of it but a place in the queue until it is taken.
+            socket.set_zero_linger()?;
+            socket.connect((NOBODY, self.port).into()).await
+        };
+        timeout(REACHED, call).await.is_ok_and(|call| call.is_ok())
     }
 
     /// From now on nobody is home: the connect program makes new hooks wait, at an address that

@@ -40,6 +40,8 @@ pub struct HookOptions {
     pub kubelet_process: Option<String>,
     /// The hook's port.
     pub port: u16,
+    /// Calls that find the agent go to `127.x.y.z`, since `240.x.y.z` does not get through on this node.
+    pub to_loopback: bool,
     /// Mark of the agent's listener.
     pub mark: u32,
     /// How long an unknown pod's hook sleeps while nobody is home.
@@ -174,7 +176,7 @@ impl Hook {
         self.maps().waits.keys().filter_map(Result::ok).map(|a| ip(&a)).collect()
     }
 
-    /// Which pod a dial to `127.x.y.z` or `240.x.y.z` was meant for.
+    /// Which pod a dial to `240.x.y.z` or `127.x.y.z` was meant for.
     pub fn dialled(&self, bits: u32) -> Option<IpAddr> {
         self.maps().dials.get(&bits, 0).ok().map(|d| ip(&d.pod))
     }
@@ -216,7 +218,7 @@ fn configuration(o: &HookOptions) -> HookConfig {
         cgroup: o.kubelet_cgroup.unwrap_or(0),
         comm,
         port: o.port,
-        pad: 0,
+        to_loopback: u16::from(o.to_loopback),
         mark: o.mark,
         unknown_wait_ms: u32::try_from(o.unknown_wait.as_millis()).unwrap_or(u32::MAX),
         pad2: 0,

@@ -113,16 +113,18 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     let listeners = Listeners::bind(config.hook_port, MARK).context("listen for hooks")?;
     listening.done(format!("port {}", config.hook_port));
     let hook = match ebpf_hook {
-        Some(pending) => match pending.attach(&config, &namespaces).await {
-            Ok(hook) => Some(Arc::new(hook)),
-            Err(e) => {
-                tracing::error!(
-                    error = %causes(&*e),
-                    "the kubelet's calls to pods are not led here: only hooks that name the pod by path are answered"
-                );
-                None
+        Some(pending) => {
+            match pending.attach(&config, &namespaces, !listeners.reached_at_240().await).await {
+                Ok(hook) => Some(Arc::new(hook)),
+                Err(e) => {
+                    tracing::error!(
+                        error = %causes(&*e),
+                        "the kubelet's calls to pods are not led here: only hooks that name the pod by path are answered"
+                    );
+                    None
+                }
             }
-        },
+        }
         None => None,
     };
 
@@ -355,7 +357,18 @@ impl Kernel {
 struct PendingHook(kernel::hook::Loaded, NetnsCookie);
 
 impl PendingHook {
-    async fn attach(self, config: &Config, namespaces: &Namespaces) -> anyhow::Result<Hook> {
+    async fn attach(
+        self,
+        config: &Config,
+        namespaces: &Namespaces,
+        to_loopback: bool,
+    ) -> anyhow::Result<Hook> {
+        if to_loopback {
+            tracing::warn!(
+                "240.0.0.0/4 does not get through on lo, by a firewall's rule perhaps: calls are led to 127.0.0.0/8, \
+                 and a held hook fails where this agent is away when the kubelet looks for it, once in 15 s"
+            );
+        }
         let who = kubelet::find(config, namespaces).await;
         let netns_cookie = match namespaces.node().cookie() {
             Some(cookie) => cookie,
@@ -366,6 +379,7 @@ impl PendingHook {
             kubelet_cgroup: who.cgroup,
             kubelet_process: who.process,
             port: config.hook_port,
+            to_loopback,
             mark: MARK,
             unknown_wait: UNKNOWN_WAIT.min(config.bounds.nobody_home_wait),
             netns_cookie,
