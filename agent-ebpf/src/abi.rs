@@ -518,8 +518,8 @@ pub struct HookConfig {
     pub mark: u32,
     /// How long the hook of an unknown pod sleeps while nobody is home, milliseconds.
     pub unknown_wait_ms: u32,
-    /// Zero.
-    pub pad2: u32,
+    /// The same of a hostNetwork pod, whose address is the node's.
+    pub direct_wait_ms: u32,
 }
 
 /// What is known of a pod's hook while nobody is home.

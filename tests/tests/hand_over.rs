@@ -83,6 +83,21 @@ scenarios! {
         Ok(())
     }
 
+    /// Where a firewall keeps such addresses off `lo`, the node's own loopback serves, and the log says so.
+    fn where_240_is_firewalled_hooks_are_answered_all_the_same(node) {
+        let drop = "table inet martians { chain input { type filter hook input priority -300; \
+                    ip daddr 240.0.0.0/4 drop; }; }";
+        node.host().netns().command("nft", &["-f", "-"], drop)?;
+        let agent = node.agent().start()?;
+        agent.logs("240.0.0.0/4 does not get through on lo", SOON)?;
+        let (pod, session) = database(node, "db")?;
+        let stop = node.kubelet().delete(&pod)?;
+        ensure!(stop.still_held_after(Duration::from_secs(2)), "answered with a session open");
+        session.close();
+        ensure!(stop.answered_within(SOON)?.outcome() == "drained");
+        Ok(())
+    }
+
     /// An update: the next agent waits beside the last one, which is told to end while hooks come. Those
     /// that it holds, that lie in its queue, that come while nobody is home, that come to the next one.
     fn hooks_that_come_while_one_agent_hands_over_to_the_next(node) {

@@ -21,7 +21,7 @@ use tokio::{
 
 /// A whole node's hooks may arrive while the accept loop is busy.
 const BACKLOG: i32 = 1024;
-/// One of the addresses that hooks are led to, and no pod's: 127.0.0.1 has its 24 bits.
+/// One of the addresses that hooks are led to: those of hostNetwork pods.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 1);
 /// Two SYNs, on a busy machine.
 const REACHED: Duration = Duration::from_millis(2500);
@@ -115,8 +115,14 @@ impl Listeners {
         self.presence.take().map(close).unwrap_or_default()
     }
 
-    /// Closes the door too. A call that comes during it is a SYN without an answer, sent again a second
-    /// later: whoever opens the door by then gets it.
+    /// From now on the door lets nobody in: a call is a SYN without an answer, sent again a second later, and
+    /// whoever opens the door by then gets it. Who is in already is still to be accepted, and who is half in
+    /// comes in.
+    pub fn shut(&self) {
+        let_nobody_in(&self.door);
+    }
+
+    /// Closes the door too.
     pub fn close(mut self) -> Vec<TcpStream> {
         let mut rest = self.close_presence();
         rest.extend(close(self.door));
@@ -124,12 +130,16 @@ impl Listeners {
     }
 }
 
+fn let_nobody_in(listener: &TcpListener) {
+    if let Err(error) = SockRef::from(listener).attach_filter(&NO_SYN) {
+        tracing::debug!(%error, "calls that arrive while a listener closes may be reset");
+    }
+}
+
 /// Closing a listener resets the connections in its queue. So no more are let in, the queue is
 /// emptied, and then it is closed.
 fn close(listener: TcpListener) -> Vec<TcpStream> {
-    if let Err(error) = SockRef::from(&listener).attach_filter(&NO_SYN) {
-        tracing::debug!(%error, "calls that arrive while a listener closes may be reset");
-    }
+    let_nobody_in(&listener);
     let mut rest = Vec::new();
     let Ok(listener) = listener.into_std() else { return rest };
     while let Ok((stream, _)) = listener.accept() {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -47,7 +47,8 @@ pub struct Limits {
     /// How often to look for hooks that another agent held and does not any more.
     pub take_back: Duration,
     /// For how long the door stays open after the presence has closed: a call that was aimed at it
-    /// just before arrives within this.
+    /// just before arrives within this. And for how long it is still looked at when it lets nobody in any
+    /// more: by then a handshake that had begun is over.
     pub last_orders: Duration,
 }
 
@@ -135,8 +136,9 @@ impl<D: Desk> HookServer<D> {
         let mut running = Running::new(self.0);
         running.accept_until(&mut listeners, stop.cancelled()).await;
         running.admit_all(listeners.close_presence());
-        let last_orders = tokio::time::sleep(last_orders);
-        running.accept_until(&mut listeners, last_orders).await;
+        running.accept_until(&mut listeners, sleep(last_orders)).await;
+        listeners.shut();
+        running.accept_until(&mut listeners, sleep(last_orders)).await;
         running.admit_all(listeners.close());
         running.finish().await;
     }

@@ -46,6 +46,8 @@ pub struct HookOptions {
     pub mark: u32,
     /// How long an unknown pod's hook sleeps while nobody is home.
     pub unknown_wait: Duration,
+    /// The same of a hostNetwork pod, which has no address of its own to know it by.
+    pub direct_wait: Duration,
     /// Cookie of the node's network namespace.
     pub netns_cookie: u64,
 }
@@ -161,8 +163,7 @@ impl Hook {
 
     /// Sets how long the hook of the pod with this address sleeps while nobody is home.
     pub fn set_wait(&self, pod: IpAddr, wait: Duration, pass_through: bool) -> Result<(), Error> {
-        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-        let value = HookWait { wait_ms, pass_through: u32::from(pass_through) };
+        let value = HookWait { wait_ms: milliseconds(wait), pass_through: u32::from(pass_through) };
         self.maps().waits.insert(address(pod), value, 0).map_err(map_error("insert into", names::HOOK_WAITS))
     }
 
@@ -206,6 +207,10 @@ impl Hook {
     }
 }
 
+fn milliseconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)
+}
+
 fn configuration(o: &HookOptions) -> HookConfig {
     let mut comm = [0u8; 16];
     if let Some(name) = &o.kubelet_process {
@@ -220,8 +225,8 @@ fn configuration(o: &HookOptions) -> HookConfig {
         port: o.port,
         to_loopback: u16::from(o.to_loopback),
         mark: o.mark,
-        unknown_wait_ms: u32::try_from(o.unknown_wait.as_millis()).unwrap_or(u32::MAX),
-        pad2: 0,
+        unknown_wait_ms: milliseconds(o.unknown_wait),
+        direct_wait_ms: milliseconds(o.direct_wait),
     }
 }
 

@@ -382,6 +382,11 @@ impl PendingHook {
             to_loopback,
             mark: MARK,
             unknown_wait: UNKNOWN_WAIT.min(config.bounds.nobody_home_wait),
+            direct_wait: waits::wait(
+                config.bounds.nobody_home_wait,
+                config.bounds.default_grace,
+                config.contract.reserve,
+            ),
             netns_cookie,
         };
         Ok(self.0.attach(&options)?)
