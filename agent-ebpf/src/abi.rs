@@ -532,7 +532,7 @@ pub struct HookWait {
     pub pass_through: u32,
 }
 
-/// Which pod a dial to `127.x.y.z` or `240.x.y.z` was meant for; the key is `xyz`.
+/// Which pod a dial to `240.x.y.z` or `127.x.y.z` was meant for; the key is `xyz`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dial {
