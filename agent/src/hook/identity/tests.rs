@@ -134,7 +134,7 @@ fn status_pages_are_for_direct_callers_only() {
         at("127.0.0.1", "/connections/web/web-0", None).asked,
         Asked::Status(Page::Connections(pod("web", "web-0")))
     );
-    for local in ["127.244.0.3", "127.0.0.2", "240.244.0.3", "240.0.0.1"] {
+    for local in ["127.244.0.3", "127.0.0.2", "240.244.0.3", "240.0.0.2"] {
         for path in ["/status", "/status/web/web-0", "/connections/web/web-0"] {
             let identity = at(local, path, None);
             assert!(matches!(identity.asked, Asked::Dialled { .. }), "{local}{path}");
