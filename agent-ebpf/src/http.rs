@@ -12,6 +12,7 @@ use crate::{
     announce::SMALL_REQUEST,
     chunks,
     head::Head,
+    resync,
     tcp::after,
 };
 
@@ -67,7 +68,8 @@ fn in_answered_body(c: &Connection, piece: Piece) -> bool {
 pub fn request_begins(c: &Connection, start: Start, piece: Piece) -> bool {
     start.is_request()
         && !in_answered_body(c, piece)
-        && c.flags & (flag::UPGRADED | flag::WAITING) == 0
+        && c.flags & flag::UPGRADED == 0
+        && (c.flags & flag::WAITING == 0 || resync::tries(c, start, piece))
         && c.protocol != protocol::HTTP2
         && !unknown(c)
 }
@@ -76,15 +78,17 @@ pub fn request_begins(c: &Connection, start: Start, piece: Piece) -> bool {
 /// its head, where [`request_begins`]; `last_chunk`: the segment ends with one.
 #[inline(always)]
 pub fn request(c: &mut Connection, start: Start, piece: Piece, head: &Head, last_chunk: bool) {
-    let begins_one = start.is_request() || matches!(start, Start::Short | Start::Blank);
-    if begins_one && c.flags & (RESPONSE | flag::REQUEST_CHUNKED) != 0 && !in_answered_body(c, piece) {
-        c.flags |= flag::UNCERTAIN;
+    let perhaps_one = start.is_request() || matches!(start, Start::Short | Start::Blank);
+    let begins_one = request_begins(c, start, piece);
+    resync::asked(c, start, piece);
+    if perhaps_one && c.flags & (RESPONSE | flag::REQUEST_CHUNKED) != 0 && !in_answered_body(c, piece) {
+        uncertain(c);
     }
     if c.flags & flag::UPGRADED != 0 {
         c.flags |= flag::WAITING;
     } else if unknown(c) {
         anything(c, start);
-    } else if request_begins(c, start, piece) {
+    } else if begins_one {
         begins(c, start, piece, head, last_chunk);
     } else if c.flags & flag::BOUNDARY == 0 {
         c.flags |= flag::WAITING | flag::MIDWAY;
@@ -94,7 +98,10 @@ pub fn request(c: &mut Connection, start: Start, piece: Piece, head: &Head, last
         if after(piece.end(), c.request_end) {
             one_more(c);
         }
-    } else if c.flags & flag::REQUEST_CHUNKED != 0 && (c.flags & flag::WAITING != 0 || !start.is_request()) {
+    } else if c.flags & flag::REQUEST_CHUNKED != 0
+        && (c.flags & flag::WAITING != 0 || !matches!(start, Start::Short) && !start.is_request())
+    {
+        // Once it was answered, a few capital letters may be the beginning of the next one.
         if last_chunk {
             c.flags &= !flag::REQUEST_CHUNKED;
         }
@@ -167,10 +174,17 @@ fn one_more(c: &mut Connection) {
         c.flags |= flag::PIPELINED;
     }
     if c.flags & (flag::WAITING | RESPONSE) != 0 {
-        c.flags |= flag::UNCERTAIN;
+        uncertain(c);
     }
     c.flags |= flag::WAITING;
     c.flags &= !(REQUEST | flag::HEAD | flag::CONNECT);
+}
+
+/// Where answers begin is not certain any more.
+#[inline(always)]
+fn uncertain(c: &mut Connection) {
+    c.flags |= flag::UNCERTAIN;
+    resync::failed(c);
 }
 
 /// The connection is not HTTP any more: as long as it is open, it is in use.
@@ -195,7 +209,8 @@ pub fn status(b: &[u8; 12]) -> Option<u16> {
 pub const UNFINISHED: u32 =
     flag::WAITING | flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED | flag::RESPONSE_HEAD;
 
-const RESPONSE: u32 =
+/// A response has begun, and its end was not seen.
+pub const RESPONSE: u32 =
     flag::RESPONSE_LENGTH | flag::RESPONSE_CHUNKED | flag::RESPONSE_UNTIL_CLOSE | flag::RESPONSE_HEAD;
 
 /// What looks like a status line is one: not a body that contains one, nor another protocol.
@@ -207,7 +222,7 @@ pub fn is_response(c: &Connection) -> bool {
     if unknown(c) {
         return c.flags & (flag::ASKED | flag::WAITING) == flag::ASKED | flag::WAITING;
     }
-    c.flags & RESPONSE == 0 || c.flags & flag::WAITING != 0
+    c.flags & RESPONSE == 0 || c.flags & (flag::WAITING | flag::TRIAL_ANSWERED) == flag::WAITING
 }
 
 /// A response begins; its head is in `head`, as far as it was sent. Answers whether another one follows it:
@@ -231,6 +246,7 @@ pub fn response_begins(c: &mut Connection, code: u16, head: &mut Head) -> bool {
         }
         return true;
     }
+    resync::answered(c);
     answered(c);
     if c.flags & flag::HEAD != 0 || code == 204 || code == 304 {
         head.follows = Head::NOTHING;
@@ -278,7 +294,8 @@ pub fn response_unframed(c: &mut Connection) {
 pub fn response_continues(c: &mut Connection) {
     if c.protocol == protocol::HTTP1 && c.flags & flag::BOUNDARY != 0 {
         if c.flags & (RESPONSE | flag::MIDWAY) == 0 {
-            c.flags |= flag::UNCERTAIN;
+            uncertain(c);
+            resync::goes_on(c);
         }
         return; // In the middle of a body; or of a response whose request is the next one.
     }
@@ -299,12 +316,12 @@ pub fn response_ends(c: &mut Connection, last_chunk: bool) {
     if c.flags & flag::RESPONSE_LENGTH != 0 && !after(c.response_end, c.out_end) {
         c.flags &= !flag::RESPONSE_LENGTH;
         if c.response_end != c.out_end {
-            c.flags |= flag::UNCERTAIN;
+            uncertain(c);
         }
     }
     // Where chunks are not followed, their end is only likely.
     if c.flags & flag::RESPONSE_CHUNKED != 0 && !chunks::followed(c) {
-        c.flags |= flag::UNCERTAIN;
+        uncertain(c);
         if last_chunk {
             c.flags &= !flag::RESPONSE_CHUNKED;
         }
@@ -316,7 +333,7 @@ pub fn response_ends(c: &mut Connection, last_chunk: bool) {
 pub fn chunks_end(c: &mut Connection) {
     c.flags &= !flag::RESPONSE_CHUNKED;
     if c.response_end != c.out_end {
-        c.flags |= flag::UNCERTAIN;
+        uncertain(c);
     }
 }
 

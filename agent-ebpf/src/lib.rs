@@ -11,6 +11,7 @@ pub mod frames;
 pub mod head;
 pub mod http;
 pub mod http2;
+pub mod resync;
 pub mod start;
 pub mod tcp;
 pub mod websocket;

@@ -124,19 +124,53 @@ scenarios! {
         exchanged(&mut (conn, served), CLOSE)
     }
 
+    /// The drain begins in the midst of a body, and the first that is seen of the connection looks like requests or
+    /// like answers: one exchange later it is known better.
+    fn a_body_that_looks_like_messages_where_the_drain_begins(node) {
+        let stage = Stage::start(node, "http", HOOK)?;
+        let (mut asking, mut answering) = (stage.accepted()?, stage.accepted()?);
+        let part = "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello, POST / HTTP/1.1\r\n";
+        let asked = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{part}", 3 * part.len());
+        asking.0.send(&asked)?;
+        asking.1.expect(&asked)?;
+        answering.0.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
+        answering.1.request()?;
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, HTTP/1.1 200 OK\r\n";
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+        answering.1.send(&head)?;
+        answering.0.expect(&head)?;
+        let _stop = stage.delete(node)?;
+        for _ in 0..2 {
+            asking.0.send(part)?;
+            asking.1.expect(part)?;
+        }
+        asking.1.respond("")?;
+        asking.0.expect("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        answering.1.send(answer)?;
+        answering.0.expect(answer)?;
+        for mut conn in [asking, answering] {
+            for told in ["", CLOSE, ""] {
+                exchanged(&mut conn, told)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A client that does not wait for its answers would lose those behind the announcement: it is not told.
     fn a_pipelining_client_is_left_alone(node) {
         let stage = Stage::start(node, "http", HOOK)?;
+        let older = stage.accepted()?;
         let _stop = stage.delete(node)?;
-        let (mut conn, mut served) = stage.synchronised()?;
         let request = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
-        for _ in 0..3 {
-            conn.send(request.repeat(3))?;
-            served.expect(request.repeat(3))?;
-            for _ in 0..3 {
-                served.respond("HTTP/1.1 200 OK\r\n")?;
+        for (mut conn, mut served) in [older, stage.synchronised()?] {
+            for _ in 0..5 {
+                conn.send(request.repeat(3))?;
+                served.expect(request.repeat(3))?;
+                for _ in 0..3 {
+                    served.respond("HTTP/1.1 200 OK\r\n")?;
+                }
+                conn.expect("HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\nHTTP/1.1 200 OK\r\n".repeat(3))?;
             }
-            conn.expect("HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\nHTTP/1.1 200 OK\r\n".repeat(3))?;
         }
         // Nor one that sends the next request before the end of an answer that has begun.
         let (mut conn, mut served) = stage.accepted()?;

@@ -4,4 +4,6 @@ mod announce;
 mod flow;
 mod http;
 mod http2;
+mod resync;
+mod spoken;
 mod tcp;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::Path,
     process::Command,
     sync::{Mutex, PoisonError},
@@ -115,6 +115,19 @@ impl Bench {
         ];
         observer.set_ports(pod, ports).expect("set the ports");
         Self { observer, pod, first: pod, pins: pins.to_owned(), edges }
+    }
+
+    /// Goes on with a pod on loopback, one port of which speaks this protocol and has real sockets. A connection
+    /// to it is older than the attach: nobody saw its handshake.
+    pub(crate) fn older(&mut self, speaks: u8) -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let local = listener.local_addr().expect("an address");
+        self.pod = self.observer.track(&[local.ip()].into(), Duration::ZERO).expect("track the pod");
+        let key = PortKey { pod: 0, port: local.port(), protocol: TCP, pad: 0 };
+        self.observer
+            .set_ports(self.pod, [(key, Port { protocol: speaks, ..Port::default() })])
+            .expect("set the port");
+        listener
     }
 
     /// Shows a packet to the program of its direction, which has to let it pass.

@@ -1,13 +1,10 @@
 //! When an entry is made and when it goes.
 
-use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
-    time::Duration,
-};
+use std::net::{SocketAddr, TcpStream};
 
 use aya::maps::{HashMap, Map, MapData};
 use lastcall_agent::kernel::observer::{Direction, address};
-use lastcall_ebpf::abi::{Pod, ProbeKey, edge, names};
+use lastcall_ebpf::abi::{Pod, ProbeKey, edge, names, protocol};
 
 use crate::{
     bench::{HTTP, SQL, STRANGER, UNCOUNTED, bench, bench_of},
@@ -140,15 +137,10 @@ fn data_with_the_syn_is_a_request_if_the_pod_takes_it() {
 #[test]
 fn a_connection_older_than_the_attach_is_found_by_its_socket() {
     bench(|bench| {
-        // A real one: the lookup needs a socket of these names.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let listener = bench.older(protocol::UNKNOWN);
         let local = listener.local_addr().expect("an address");
         let client = TcpStream::connect(local).expect("connect");
         let peer = client.local_addr().expect("an address");
-        let pod = bench.observer.track(&[local.ip()].into(), Duration::ZERO).expect("track");
-        let key = lastcall_ebpf::abi::PortKey { pod: 0, port: local.port(), protocol: 6, pad: 0 };
-        bench.observer.set_ports(pod, [(key, lastcall_ebpf::abi::Port::default())]).expect("set the port");
-        bench.pod = pod;
         let mut talk = Talk::between(bench, local, peer);
         talk.table(&[(AckIn, "-"), (In(b"SELECT 1"), "? waiting")]);
         let leaves = TcpStream::connect(local).expect("connect");

@@ -1,5 +1,9 @@
 //! HTTP/1 and protocols that nobody knows: what waits for an answer, and which answer is complete.
 
+use std::net::TcpStream;
+
+use lastcall_ebpf::abi::protocol;
+
 use crate::{
     bench::{GRPC, HTTP, METRICS, SQL, bench},
     talk::*,
@@ -208,6 +212,27 @@ fn a_pipeline_waits_for_ever() {
         (In(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nx"), "http1 waiting"),
         (Out(OK), "http1 done=1"),
     ]);
+}
+
+#[test]
+fn what_looked_like_a_pipeline_on_an_older_connection_is_none_after_a_whole_exchange() {
+    // The midst of a body that ends a request and begins another.
+    let body: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello, POST / HTTP/1.1\r\n";
+    bench(|bench| {
+        let listener = bench.older(protocol::HTTP);
+        let local = listener.local_addr().expect("an address");
+        let client = TcpStream::connect(local).expect("connect");
+        let peer = client.local_addr().expect("an address");
+        Talk::between(bench, local, peer).table(&[
+            (In(body), "http1 waiting pipelined"),
+            (In(body), "http1 waiting pipelined"),
+            (Out(OK), "http1 waiting pipelined done=1"),
+            (In(GET), "http1 waiting pipelined done=1"),
+            (Out(OK), "http1 waiting pipelined done=2"),
+            (In(GET), "http1 waiting done=2"),
+            (Out(OK), "http1 done=3"),
+        ]);
+    });
 }
 
 #[test]

@@ -7,33 +7,15 @@ use super::Source;
 const MOST: usize = 400;
 const MOST_OF_TESTS: usize = 600;
 
-/// Files that may be longer, each with its reason.
-const LONGER: [(&str, &str); 1] = [("agent-ebpf/src/abi.rs", "the contract is read as one page")];
-
 /// Breaches, one a line.
 pub(super) fn check(sources: &[Source]) -> Vec<String> {
-    check_with(sources, &LONGER)
-}
-
-fn check_with(sources: &[Source], longer: &[(&str, &str)]) -> Vec<String> {
-    let mut breaches = Vec::new();
-    let mut used = Vec::new();
-    for source in sources.iter().filter(|s| s.path.extension().is_some_and(|e| e == "rs")) {
+    let rust = sources.iter().filter(|s| s.path.extension().is_some_and(|e| e == "rs"));
+    let judged = rust.filter_map(|source| {
         let lines = source.text.lines().count();
         let most = if is_tests(&source.path) { MOST_OF_TESTS } else { MOST };
-        if lines <= most {
-            continue;
-        }
-        match longer.iter().find(|(path, _)| source.path.as_os_str() == *path) {
-            Some((path, _)) => used.push(*path),
-            None => breaches.push(format!("{}: {lines} lines, at most {most}", source.path.display())),
-        }
-    }
-    let unused = longer.iter().filter(|(path, _)| !used.contains(path));
-    breaches.extend(unused.map(|(path, reason)| {
-        format!("{path}: needs no exception any more (\"{reason}\"): take it out of tidy/length.rs")
-    }));
-    breaches
+        (lines > most).then(|| format!("{}: {lines} lines, at most {most}", source.path.display()))
+    });
+    judged.collect()
 }
 
 /// `x/tests.rs`, `x/tests/y.rs`, `tests_x.rs`, `x_tests.rs`; the fixtures in `tests/src` are no tests.
@@ -56,11 +38,10 @@ mod tests {
     }
 
     #[test]
-    fn long_files_need_a_reason_and_reasons_need_a_long_file() {
+    fn long_files_are_named_with_their_length() {
         let (long, short) = ("x\n".repeat(401), "x\n".repeat(400));
-        let files = [source("a.rs", &long), source("b.rs", &short), source("c.md", &long)];
-        assert_eq!(check_with(&files, &[]), ["a.rs: 401 lines, at most 400"]);
-        assert_eq!(check_with(&files, &[("a.rs", "")]), [""; 0]);
-        assert_eq!(check_with(&files, &[("a.rs", ""), ("b.rs", "")]).len(), 1);
+        let files =
+            [source("a.rs", &long), source("b.rs", &short), source("c.md", &long), source("tests.rs", &long)];
+        assert_eq!(check(&files), ["a.rs: 401 lines, at most 400"]);
     }
 }

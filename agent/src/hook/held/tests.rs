@@ -316,6 +316,7 @@ fn the_specification_s_sizes_are_the_types() {
         ("HookWait", size_of::<abi::HookWait>()),
         ("Dial", size_of::<abi::Dial>()),
         ("LastCallConfig", size_of::<abi::LastCallConfig>()),
+        ("Unread", size_of::<abi::Unread>()),
         ("Announcing", size_of::<abi::Announcing>()),
         ("HeldConnection", size_of::<HeldConnection>()),
         ("HeldRecord", size_of::<HeldRecord>()),
