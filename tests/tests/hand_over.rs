@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(20);
 /// All hooks of a test are answered by then, on a busy machine too.
 const ALL: Duration = Duration::from_secs(30);
-/// Hooks that come in one test: a tenth of them before the last agent is told to end.
+/// Hooks that come in one test: half of them before the last agent is told to end.
 const HOOKS: usize = 120;
 /// Between two of them. One after another they come for 2.4 s, far longer than an agent's end takes.
 const APART: Duration = Duration::from_millis(20);
@@ -32,13 +32,13 @@ fn databases(node: &Node) -> Result<[(Pod, Conn); 2]> {
     Ok([database(node, "one")?, database(node, "two")?])
 }
 
-/// The kubelet's calls, one after another; at the tenth part of them `at_a_tenth` happens.
-fn hooks(node: &Node, pods: &[(Pod, Conn); 2], at_a_tenth: impl FnOnce() -> Result<()>) -> Result<Vec<Stop>> {
-    let mut at_a_tenth = Some(at_a_tenth);
+/// The kubelet's calls, one after another; at half of them `halfway` happens.
+fn hooks(node: &Node, pods: &[(Pod, Conn); 2], halfway: impl FnOnce() -> Result<()>) -> Result<Vec<Stop>> {
+    let mut halfway = Some(halfway);
     let mut calls = Vec::with_capacity(HOOKS);
     for n in 0..HOOKS {
-        if n == HOOKS / 10 {
-            at_a_tenth.take().map_or(Ok(()), |happens| happens())?;
+        if n == HOOKS / 2 {
+            halfway.take().map_or(Ok(()), |happens| happens())?;
         }
         calls.push(node.kubelet().call_hook(&pods[n % 2].0)?);
         thread::sleep(APART);

@@ -22,8 +22,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::moment::Moment;
 
 mod repair;
+mod returned;
 mod store;
 
+pub use returned::Returned;
 pub use store::{HELD_VERSION, HeldKey, HeldRecord, HeldStore, MemoryStore, TARGET_MAX, held_flag};
 
 /// What a connection is to the kernel, once both queues are empty. Addresses in network byte order,

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     desk::{Callee, Desk},
-    held::{HeldError, HeldKey, HeldStore},
+    held::{HeldError, HeldKey, HeldStore, Returned},
     listen::Listeners,
 };
 
@@ -127,13 +127,14 @@ impl<D: Desk> HookServer<D> {
         self.0.held.subscribe()
     }
 
-    /// Takes back what an earlier agent held, then serves until `stop`.
+    /// Goes on with what an earlier agent held, then serves until `stop`.
     ///
     /// Then: nobody is home any more; what was accepted is still read; hooks that are held are left as
     /// state, without a word to the kubelet (without TCP_REPAIR: they end here). Returns when that is done.
-    pub async fn serve(self, mut listeners: Listeners, stop: CancellationToken) {
+    pub async fn serve(self, mut listeners: Listeners, returned: Returned, stop: CancellationToken) {
         let last_orders = self.0.limits.last_orders;
         let mut running = Running::new(self.0);
+        running.take_in(returned);
         running.accept_until(&mut listeners, stop.cancelled()).await;
         running.admit_all(listeners.close_presence());
         running.accept_until(&mut listeners, sleep(last_orders)).await;

@@ -1,7 +1,7 @@
 //! The agent, put together: start order, the tasks, and the end.
 //!
-//! Listeners before the hook programs that send calls to them; the programs before the source that
-//! starts drains; ready when all three are.
+//! Held hooks before the listeners, which would reset them; those before the hook programs that send calls
+//! to them; the programs before the source that starts drains; ready when all are.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     drain::{AttachChoice, Drains, Paces, Services, Witnesses},
     hook::{
-        held::{HeldStore, MemoryStore},
+        held::{HeldStore, MemoryStore, Returned},
         listen::Listeners,
         server::{HookServer, Limits},
     },
@@ -110,6 +110,14 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     }
     let has_programs = observer.is_some();
 
+    let store: Arc<dyn HeldStore> = match held::PinnedStore::open(&pins(&config.bpf_dir)) {
+        Ok(store) => Arc::new(store),
+        Err(e) => {
+            tracing::warn!(error = %causes(&e), "held hooks will not survive this process");
+            Arc::new(MemoryStore::default())
+        }
+    };
+    let returned = Returned::from_store(&store).await;
     let listeners = Listeners::bind(config.hook_port, MARK).context("listen for hooks")?;
     listening.done(format!("port {}", config.hook_port));
     let hook = match ebpf_hook {
@@ -198,16 +206,9 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let desk = Arc::new(desk::NodeDesk::new(drains, hook.clone(), Arc::clone(&node), metrics));
-    let store: Arc<dyn HeldStore> = match held::PinnedStore::open(&pins(&config.bpf_dir)) {
-        Ok(store) => Arc::new(store),
-        Err(e) => {
-            tracing::warn!(error = %causes(&e), "held hooks will not survive this process");
-            Arc::new(MemoryStore::default())
-        }
-    };
     let server = HookServer::new(desk, store, Limits::default());
     let held = server.held();
-    let serving = tokio::spawn(server.serve(listeners, stop.clone()));
+    let serving = tokio::spawn(server.serve(listeners, returned, stop.clone()));
     tracing::info!(source = %config.source, hook_port = config.hook_port, "hooks are answered");
     main_loop(&heartbeat, held).await?;
     stop.cancel();

@@ -169,7 +169,7 @@ impl Served {
         let (desk, port, stop) = (Arc::<TestDesk>::default(), listeners.port(), CancellationToken::new());
         let server = HookServer::new(Arc::clone(&desk), Arc::clone(&store), limits);
         let (held, shared) = (server.held(), Arc::clone(&server.0));
-        let task = tokio::spawn(server.serve(listeners, stop.clone()));
+        let task = tokio::spawn(server.serve(listeners, Returned::default(), stop.clone()));
         Self { desk, store, shared, port, held, stop, task }
     }
 
