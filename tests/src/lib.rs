@@ -41,6 +41,7 @@ pub mod repeated;
 pub mod scenario;
 pub mod service;
 pub mod sockmap;
+pub mod stage;
 pub mod tc;
 pub mod watching;
 
@@ -55,3 +56,4 @@ pub use manifest::Hook;
 pub use node::{Family, Node};
 pub use pod::Pod;
 pub use repeated::Repeated;
+pub use stage::{PORT, Stage};

@@ -4,6 +4,8 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
 use crate::tc::{bpf, bpf_fd};
 
 /// `BPF_MAP_CREATE`, `BPF_MAP_UPDATE_ELEM`, `BPF_MAP_TYPE_SOCKMAP` (linux/bpf.h).
@@ -18,6 +20,8 @@ pub struct SocketMap(#[expect(dead_code, reason = "held open")] OwnedFd);
 impl SocketMap {
     /// Puts an established connection into a map of its own, without any program.
     pub fn holding(stream: &TcpStream) -> io::Result<Self> {
+        // Before 5.11 maps count as locked memory. Who may not raise that is told when the map is made.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
         // Its type, the sizes of a key and of a value, the number of entries.
         let map = bpf_fd(MAP_CREATE, &[SOCKMAP, 4, 4, 1])?;
         let (key, value) = (0u32, stream.as_raw_fd());

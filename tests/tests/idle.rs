@@ -1,10 +1,9 @@
 //! What is idle, what only looks idle, and what each `until` makes of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop, clock, scenarios};
+use lastcall_tests::{Conn, Stage, clock, scenarios};
 
 /// Settled, and `idle-after` over: an agent that errs would have answered.
 const A_WHILE: Duration = Duration::from_millis(2600);
@@ -36,13 +35,13 @@ scenarios! {
         let mut older = Vec::new();
         let mut used = Vec::new();
         for exchange in EXCHANGES {
-            older.push(stage.exchanged(exchange)?);
-            used.push((exchange, stage.exchanged(exchange)?));
+            older.push(steady(&stage, exchange)?);
+            used.push((exchange, steady(&stage, exchange)?));
         }
         let stop = stage.delete(node)?;
         let mut newer = Vec::new();
         for exchange in EXCHANGES {
-            newer.push(stage.exchanged(exchange)?);
+            newer.push(steady(&stage, exchange)?);
         }
         for (exchange, (conn, served)) in &mut used {
             exchanged(conn, served, *exchange)?;
@@ -146,13 +145,13 @@ scenarios! {
     /// `until=closed` waits for everything that is open, `idle` connections too, one after the other.
     fn until_closed(node) {
         let stage = Stage::start(node, "http", "/drain?settle=1s&until=closed")?;
-        let idle = stage.exchanged(EXCHANGES[0])?;
+        let idle = steady(&stage, EXCHANGES[0])?;
         let never_asked = stage.accepted()?;
         let mut asked = stage.accepted()?;
         asked.0.get("/report")?;
         asked.1.request()?;
         let stop = stage.delete(node)?;
-        let newer = stage.exchanged(EXCHANGES[0])?;
+        let newer = steady(&stage, EXCHANGES[0])?;
         asked.1.respond("here it is")?;
         asked.0.response()?;
         for (conn, served) in [never_asked, asked, newer, idle] {
@@ -168,7 +167,7 @@ scenarios! {
     /// `until=settled` waits for nobody: the app drains by itself.
     fn until_settled(node) {
         let stage = Stage::start(node, "http", "/drain?settle=3s&until=settled")?;
-        let _idle = stage.exchanged(EXCHANGES[0])?;
+        let _idle = steady(&stage, EXCHANGES[0])?;
         let mut asked = stage.accepted()?;
         asked.0.get("/report")?;
         asked.1.request()?;
@@ -181,46 +180,14 @@ scenarios! {
     }
 }
 
-/// A pod with one port that the test serves, an agent on its node, and a client outside.
-struct Stage {
-    agent: Arc<Agent>,
-    pod: Pod,
-    server: Server,
-    client: Client,
-}
-
-const PORT: u16 = 8080;
-
-impl Stage {
-    fn start(node: &Node, port_name: &str, hook: &str) -> Result<Self> {
-        let agent = node.agent().start()?;
-        let pod = node.pod("web").port(port_name, PORT).hook(Hook::http(hook)).start()?;
-        let server = pod.listen(PORT)?;
-        Ok(Self { agent, pod, server, client: node.client()? })
+/// A connection with exchanges behind it: after a single fast one a socket's ages tell nothing, because
+/// its client still acknowledges at once.
+fn steady(stage: &Stage, exchange: (&str, &str)) -> Result<(Conn, Conn)> {
+    let (mut conn, mut served) = stage.accepted()?;
+    for _ in 0..4 {
+        exchanged(&mut conn, &mut served, exchange)?;
     }
-
-    /// Deletes the pod, and waits until its packets are watched.
-    fn delete(&self, node: &Node) -> Result<Stop> {
-        let stop = node.kubelet().delete(&self.pod)?;
-        self.agent.watches(&self.pod)?;
-        Ok(stop)
-    }
-
-    /// A new connection, both ends of it.
-    fn accepted(&self) -> Result<(Conn, Conn)> {
-        let conn = self.client.connect(&self.pod, PORT)?;
-        Ok((conn, self.server.accept()?))
-    }
-
-    /// The same with exchanges behind it: after a single fast one a socket's ages tell nothing, because
-    /// its client still acknowledges at once.
-    fn exchanged(&self, exchange: (&str, &str)) -> Result<(Conn, Conn)> {
-        let (mut conn, mut served) = self.accepted()?;
-        for _ in 0..4 {
-            exchanged(&mut conn, &mut served, exchange)?;
-        }
-        Ok((conn, served))
-    }
+    Ok((conn, served))
 }
 
 fn exchanged(conn: &mut Conn, served: &mut Conn, (method, response): (&str, &str)) -> Result<()> {

@@ -2,13 +2,11 @@
 //! and nothing else of what they hear changes.
 
 use std::io::{IoSlice, Write};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::mesh::{Front, Mesh};
-use lastcall_tests::{Agent, Client, Conn, Family, Hook, Node, Pod, Server, Stop, scenario, scenarios};
+use lastcall_tests::{Agent, Conn, Family, Hook, Node, PORT, Pod, Stage, scenario, scenarios};
 
-const PORT: u16 = 8080;
 const CLOSE: &str = "Connection: close\r\n";
 /// Long enough for any scenario.
 const HOOK: &str = "/drain?settle=60s&last-call=http";
@@ -76,7 +74,7 @@ scenarios! {
         let _stop = stage.delete(node)?;
         // A body that begins like a request is none.
         for body in ["hello", "GET / HTTP/1.1\r\n"] {
-            let (mut conn, mut served) = stage.synchronised()?;
+            let (mut conn, mut served) = synchronised(&stage)?;
             let head = format!("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len());
             conn.send(&head)?;
             served.expect(&head)?;
@@ -95,7 +93,7 @@ scenarios! {
     fn an_answer_before_the_end_of_its_request(node) {
         let stage = Stage::start(node, "http", HOOK)?;
         let _stop = stage.delete(node)?;
-        let (mut conn, mut served) = stage.synchronised()?;
+        let (mut conn, mut served) = synchronised(&stage)?;
         let head = "POST / HTTP/1.1\r\nContent-Length: 20\r\n\r\n0123456789";
         conn.send(head)?;
         served.expect(head)?;
@@ -107,7 +105,7 @@ scenarios! {
         conn.expect("0123456789")?;
         exchanged(&mut (conn, served), CLOSE)?;
         // Nor does the rest of the request say anything else, whatever it looks like, while the answer is under way.
-        let (mut conn, mut served) = stage.synchronised()?;
+        let (mut conn, mut served) = synchronised(&stage)?;
         let rest = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
         let head = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", 2 * rest.len());
         conn.send(&head)?;
@@ -162,7 +160,7 @@ scenarios! {
         let older = stage.accepted()?;
         let _stop = stage.delete(node)?;
         let request = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
-        for (mut conn, mut served) in [older, stage.synchronised()?] {
+        for (mut conn, mut served) in [older, synchronised(&stage)?] {
             for _ in 0..5 {
                 conn.send(request.repeat(3))?;
                 served.expect(request.repeat(3))?;
@@ -200,7 +198,7 @@ scenarios! {
             ),
             ("CONNECT example.com:80 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 Established\r\n\r\n"),
         ] {
-            let (mut conn, mut served) = stage.synchronised()?;
+            let (mut conn, mut served) = synchronised(&stage)?;
             conn.send(request)?;
             served.expect(request)?;
             served.send(response)?;
@@ -366,39 +364,9 @@ impl Way {
     }
 }
 
-/// A pod with one port that the test serves, an agent on its node, and a client outside.
-struct Stage {
-    agent: Arc<Agent>,
-    pod: Pod,
-    server: Server,
-    client: Client,
-}
-
-impl Stage {
-    fn start(node: &Node, port_name: &str, hook: &str) -> Result<Self> {
-        let agent = node.agent().start()?;
-        let pod = node.pod("web").port(port_name, PORT).hook(Hook::http(hook)).grace(90).start()?;
-        let server = pod.listen(PORT)?;
-        Ok(Self { agent, pod, server, client: node.client()? })
-    }
-
-    /// Deletes the pod, and waits until its clients are told.
-    fn delete(&self, node: &Node) -> Result<Stop> {
-        let stop = node.kubelet().delete(&self.pod)?;
-        self.agent.watches(&self.pod)?;
-        Ok(stop)
-    }
-
-    /// A new connection, both ends of it.
-    fn accepted(&self) -> Result<(Conn, Conn)> {
-        let conn = self.client.connect(&self.pod, PORT)?;
-        Ok((conn, self.server.accept()?))
-    }
-
-    /// The same with an exchange behind it: the next answer would tell.
-    fn synchronised(&self) -> Result<(Conn, Conn)> {
-        let mut both = self.accepted()?;
-        exchanged(&mut both, "")?;
-        Ok(both)
-    }
+/// A connection with an exchange behind it: the next answer would tell.
+fn synchronised(stage: &Stage) -> Result<(Conn, Conn)> {
+    let mut both = stage.accepted()?;
+    exchanged(&mut both, "")?;
+    Ok(both)
 }

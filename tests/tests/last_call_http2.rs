@@ -1,13 +1,11 @@
 //! The last call over HTTP/2 cleartext: one GOAWAY between frames, and streams in progress go on.
 
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop, scenarios};
+use lastcall_tests::{Conn, Stage, scenarios};
 
-const PORT: u16 = 8080;
 const HOOK: &str = "/drain?settle=60s&last-call=http";
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -23,9 +21,9 @@ const END_HEADERS: u8 = 4;
 scenarios! {
     /// Told with the answer to the next request, once; a stream that the pod is in the middle of goes on.
     fn a_grpc_client_is_told_once(node) {
-        let stage = Stage::start(node)?;
+        let stage = Stage::start(node, "grpc", HOOK)?;
         let _stop = stage.delete(node)?;
-        let (mut conn, mut served) = stage.connected()?;
+        let (mut conn, mut served) = connected(&stage)?;
         // A stream of the server's that began before.
         ask(&mut conn, &mut served, 1)?;
         answer(&mut conn, &mut served, &[&headers(1, 0), &frame(DATA, 0, 1, b"one")], true)?;
@@ -40,8 +38,8 @@ scenarios! {
 
     /// A connection older than the drain is followed from whole frames on.
     fn an_older_connection_is_told(node) {
-        let stage = Stage::start(node)?;
-        let (mut conn, mut served) = stage.connected()?;
+        let stage = Stage::start(node, "grpc", HOOK)?;
+        let (mut conn, mut served) = connected(&stage)?;
         exchange(&mut conn, &mut served, 1, false)?;
         let _stop = stage.delete(node)?;
         let mut told = 0;
@@ -58,8 +56,8 @@ scenarios! {
     /// It hears nothing: only what the app writes passes where an announcement can be put in. Its client is told
     /// when it asks again, and had nothing in flight until then.
     fn an_idle_connection_waits_for_its_next_request(node) {
-        let stage = Stage::start(node)?;
-        let (mut conn, mut served) = stage.connected()?;
+        let stage = Stage::start(node, "grpc", HOOK)?;
+        let (mut conn, mut served) = connected(&stage)?;
         exchange(&mut conn, &mut served, 1, false)?;
         let _stop = stage.delete(node)?;
         conn.stream().set_read_timeout(Some(Duration::from_millis(1500)))?;
@@ -78,7 +76,7 @@ scenarios! {
 
     /// Not within a frame, nor between HEADERS and their CONTINUATION, whatever the app writes at once.
     fn not_within_frames(node) {
-        let stage = Stage::start(node)?;
+        let stage = Stage::start(node, "grpc", HOOK)?;
         let _stop = stage.delete(node)?;
         // Half of a frame, and the other half looks like whole ones.
         let nested = [headers(1, END_STREAM), headers(3, END_STREAM)].concat();
@@ -91,7 +89,7 @@ scenarios! {
 
     /// Nine zero bytes are a frame header, and nothing here is HTTP/2.
     fn other_protocols_are_left_alone(node) {
-        let stage = Stage::start(node)?;
+        let stage = Stage::start(node, "grpc", HOOK)?;
         let _stop = stage.delete(node)?;
         let tls = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[7; 500]].concat();
         for said in [&tls[..], &[0; 90], b"*1\r\n$4\r\nPING\r\n", &headers(1, END_STREAM)] {
@@ -163,40 +161,12 @@ fn exchange(conn: &mut Conn, served: &mut Conn, stream: u8, told: bool) -> Resul
     answer(conn, served, &[&headers(stream, END_STREAM)], told)
 }
 
-/// A pod with one port that the test serves, an agent on its node, and a client outside.
-struct Stage {
-    agent: Arc<Agent>,
-    pod: Pod,
-    server: Server,
-    client: Client,
-}
-
-impl Stage {
-    fn start(node: &Node) -> Result<Self> {
-        let agent = node.agent().start()?;
-        let pod = node.pod("web").port("grpc", PORT).hook(Hook::http(HOOK)).grace(90).start()?;
-        let server = pod.listen(PORT)?;
-        Ok(Self { agent, pod, server, client: node.client()? })
-    }
-
-    fn delete(&self, node: &Node) -> Result<Stop> {
-        let stop = node.kubelet().delete(&self.pod)?;
-        self.agent.watches(&self.pod)?;
-        Ok(stop)
-    }
-
-    fn accepted(&self) -> Result<(Conn, Conn)> {
-        let conn = self.client.connect(&self.pod, PORT)?;
-        Ok((conn, self.server.accept()?))
-    }
-
-    /// A new connection with its prefaces behind it.
-    fn connected(&self) -> Result<(Conn, Conn)> {
-        let (mut conn, mut served) = self.accepted()?;
-        conn.send([PREFACE, SETTINGS].concat())?;
-        served.expect([PREFACE, SETTINGS].concat()).context("the client's preface")?;
-        served.send(SETTINGS)?;
-        conn.expect(SETTINGS).context("the server's preface")?;
-        Ok((conn, served))
-    }
+/// A new connection with its prefaces behind it.
+fn connected(stage: &Stage) -> Result<(Conn, Conn)> {
+    let (mut conn, mut served) = stage.accepted()?;
+    conn.send([PREFACE, SETTINGS].concat())?;
+    served.expect([PREFACE, SETTINGS].concat()).context("the client's preface")?;
+    served.send(SETTINGS)?;
+    conn.expect(SETTINGS).context("the server's preface")?;
+    Ok((conn, served))
 }

@@ -186,11 +186,12 @@ fn programs(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// Test programs that the checks run, with their packages.
-const TESTS: [(&str, &str); 6] = [
+const TESTS: [(&str, &str); 7] = [
     ("lastcall-agent", "packets"),
     ("lastcall-tests", "nobody_home"),
     ("lastcall-tests", "kernel"),
     ("lastcall-tests", "last_call"),
     ("lastcall-tests", "last_call_http2"),
     ("lastcall-tests", "last_call_busy"),
+    ("lastcall-tests", "last_call_large"),
 ];

@@ -8,7 +8,7 @@ use std::{
     io,
     net::IpAddr,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
@@ -267,7 +267,8 @@ fn replace_or_pin(
             Err(e) => return Err(error(e)),
         }
     }
-    let link = sys::create_link(attacher.program.as_fd(), root.as_fd(), attacher.kind).map_err(error)?;
+    let link =
+        sys::create_link(attacher.program.as_fd(), root.as_raw_fd() as u32, attacher.kind).map_err(error)?;
     sys::pin(link.as_fd(), &path).map_err(file("pin a link as", &path))
 }
 

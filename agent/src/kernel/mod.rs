@@ -21,7 +21,7 @@ pub mod observer;
 mod pinned;
 #[cfg(test)]
 mod stack_tests;
-mod sys;
+pub(crate) mod sys;
 pub mod uninstall;
 pub mod unread;
 
@@ -32,7 +32,6 @@ pub use last_call::LastCall;
 pub use netns_cookie::NetnsCookie;
 pub use observer::Observer;
 pub use pinned::PinnedHash;
-pub(crate) use sys::u64_option;
 
 /// The programs, built by `cargo xtask ebpf` and carried in the agent.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lastcall-ebpf"));

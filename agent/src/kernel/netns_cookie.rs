@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io,
     net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
 };
 
@@ -48,7 +48,7 @@ impl NetnsCookie {
         let cookie = sys::u64_option(&socket, libc::SO_COOKIE).map_err(failed("name a socket below"))?;
         self.asked.insert(cookie, 0, 0).map_err(map_error("insert into", names::NETNS_ASKED))?;
         // Detached when it is dropped.
-        let _link = sys::create_link(self.program.as_fd(), cgroup.as_fd(), CGROUP_INET4_CONNECT)
+        let _link = sys::create_link(self.program.as_fd(), cgroup.as_raw_fd() as u32, CGROUP_INET4_CONNECT)
             .map_err(failed("attach a program to"))?;
         socket.connect((Ipv4Addr::LOCALHOST, DISCARD)).map_err(failed("connect a socket below"))?;
         match self.asked.get(&cookie, 0).map_err(map_error("read", names::NETNS_ASKED))? {

@@ -17,6 +17,7 @@ const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_MAP_TYPE_SOCKHASH: u32 = 18;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -64,7 +65,6 @@ struct LinkUpdate {
 
 /// The part of `BPF_MAP_CREATE`.
 #[repr(C)]
-#[derive(Default)]
 struct MapCreate {
     map_type: u32,
     key_size: u32,
@@ -86,10 +86,9 @@ struct Element {
 
 /// The part of `BPF_LINK_CREATE`.
 #[repr(C)]
-#[derive(Default)]
 struct LinkCreate {
     prog_fd: u32,
-    target_fd: u32,
+    target: u32,
     attach_type: u32,
     flags: u32,
 }
@@ -103,6 +102,37 @@ struct Object {
     file_flags: u32,
 }
 
+/// `struct bpf_insn`; where the nibbles of `registers` are zero, their order does not matter.
+#[repr(C)]
+pub(crate) struct Instruction {
+    /// What to do.
+    pub code: u8,
+    /// With which registers.
+    pub registers: u8,
+    /// How far to jump.
+    pub offset: i16,
+    /// With which number.
+    pub immediate: i32,
+}
+
+/// The part of `BPF_PROG_LOAD`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a `repr(C)` part of `union bpf_attr` of the size given; the kernel treats
     // the rest as zero. Pointers in it were made by the callers from live buffers.
@@ -110,12 +140,18 @@ fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(r) }
 }
 
+/// Of a command that makes a descriptor.
+fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
 /// Every entry of the connection table, a few hundred a call: 0.3 to 0.8 µs an entry, where one call
 /// an entry takes 2 to 3.
 ///
 /// Entries that come and go meanwhile may be missed or seen twice, as with any reading of a live
 /// hash; the caller reads again at the next event.
-pub(super) fn read_all(map: BorrowedFd<'_>, mut each: impl FnMut(&FlowKey, &Connection)) -> io::Result<()> {
+pub(crate) fn read_all(map: BorrowedFd<'_>, mut each: impl FnMut(&FlowKey, &Connection)) -> io::Result<()> {
     const STEP: usize = 512;
     let mut room = STEP;
     let mut keys = vec![FlowKey::default(); room];
@@ -172,52 +208,31 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 /// Opens a pinned object.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let fd = bpf(BPF_OBJ_GET, &mut Object { pathname: path.as_ptr() as u64, ..Object::default() })?;
-    // SAFETY: the call has just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    bpf(BPF_OBJ_GET, &mut Object { pathname: path.as_ptr() as u64, ..Object::default() }).map(owned)
 }
 
 /// Pins an object.
-pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     let bpf_fd = object.as_raw_fd() as u32;
     bpf(BPF_OBJ_PIN, &mut Object { pathname: path.as_ptr() as u64, bpf_fd, ..Object::default() }).map(|_| ())
 }
 
-/// Attaches a program to a cgroup. The link detaches when it is closed and not pinned.
-pub(super) fn create_link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, kind: u32) -> io::Result<OwnedFd> {
-    let mut attr = LinkCreate {
-        prog_fd: program.as_raw_fd() as u32,
-        target_fd: cgroup.as_raw_fd() as u32,
-        attach_type: kind,
-        flags: 0,
-    };
-    let fd = bpf(BPF_LINK_CREATE, &mut attr)?;
-    // SAFETY: the call has just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+/// Attaches a program to a cgroup's descriptor, or to the link of an index (TCX). It is attached until the
+/// descriptor is closed, or for as long as it is pinned.
+pub(crate) fn create_link(program: BorrowedFd<'_>, target: u32, attach_type: u32) -> io::Result<OwnedFd> {
+    let prog_fd = program.as_raw_fd() as u32;
+    bpf(BPF_LINK_CREATE, &mut LinkCreate { prog_fd, target, attach_type, flags: 0 }).map(owned)
 }
 
 /// A hash that no program uses: memory that outlives the process.
 pub(super) fn create_hash(key_size: usize, value_size: usize, max_entries: u32) -> io::Result<OwnedFd> {
-    create(&mut MapCreate {
-        map_type: BPF_MAP_TYPE_HASH,
-        key_size: key_size as u32,
-        value_size: value_size as u32,
-        max_entries,
-        map_flags: BPF_F_NO_PREALLOC,
-    })
+    create_map(BPF_MAP_TYPE_HASH, (key_size, value_size), max_entries, BPF_F_NO_PREALLOC)
 }
 
 /// A map for one socket, and the socket in it. It is in there until the descriptor is closed.
 pub(super) fn socket_in_a_map(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let (map_type, key_size, value_size) = (BPF_MAP_TYPE_SOCKHASH, size_of::<u32>(), size_of::<u32>());
-    let map = create(&mut MapCreate {
-        map_type,
-        key_size: key_size as u32,
-        value_size: value_size as u32,
-        max_entries: 1,
-        map_flags: 0,
-    })?;
+    let map = create_map(BPF_MAP_TYPE_SOCKHASH, (size_of::<u32>(), size_of::<u32>()), 1, 0)?;
     let (key, value) = (0u32, socket.as_raw_fd() as u32);
     let (key, value) = ((&raw const key) as u64, (&raw const value) as u64);
     bpf(
@@ -235,10 +250,29 @@ pub(super) fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(bytes).unwrap_or(0)) }
 }
 
-fn create(attr: &mut MapCreate) -> io::Result<OwnedFd> {
-    let fd = bpf(BPF_MAP_CREATE, attr)?;
-    // SAFETY: the call has just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+/// A map without a name, gone when the descriptor is; keys and values of these sizes.
+pub(crate) fn create_map(
+    map_type: u32,
+    (key_size, value_size): (usize, usize),
+    max_entries: u32,
+    map_flags: u32,
+) -> io::Result<OwnedFd> {
+    let (key_size, value_size) = (key_size as u32, value_size as u32);
+    let mut attr = MapCreate { map_type, key_size, value_size, max_entries, map_flags };
+    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+}
+
+/// Loads a program of these instructions.
+pub(crate) fn load_program(prog_type: u32, attach_type: u32, code: &[Instruction]) -> io::Result<OwnedFd> {
+    let mut attr = ProgLoad {
+        prog_type,
+        insn_cnt: code.len() as u32,
+        insns: code.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        expected_attach_type: attach_type,
+        ..ProgLoad::default()
+    };
+    bpf(BPF_PROG_LOAD, &mut attr).map(owned)
 }
 
 /// Runs a program on these bytes, `repeat` times, and gives what it returned last.

@@ -2,7 +2,8 @@
 //!
 //! In: nothing. Out: whether FIONREAD tells the truth, by a try with a connection of this process's own. Since
 //! "bpf, sockmap: Fix FIONREAD for sockmap" (early 2026, and in stable series from then on) it gives the length of
-//! the map's own queue, which is empty where no program redirects, whatever waits in the socket's.
+//! the map's own queue, which is empty where no program redirects, whatever waits in the socket's. No version says
+//! it: 6.12.107 and 6.18 lie, 5.10.262, 6.1.176 and 7.2.13 do not.
 
 use std::{
     io::{self, Write},

@@ -37,7 +37,7 @@ const ONE: &str = "--test-threads=1";
 /// All of them, in the order in which they run. To HTTP/2's last call the doctor says no below 6.1.
 ///
 /// One test at a time: a guest that waits costs nothing, and two that work are in each other's way.
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     Check {
         name: "doctor",
         program: "lastcall",
@@ -92,6 +92,20 @@ const CHECKS: [Check; 7] = [
         name: "last call, busy",
         program: "last_call_busy",
         arguments: &[ONE],
+        limit: 400,
+        reads: Reads::Tests,
+        since: Release::Bullseye,
+    },
+    Check {
+        name: "last call, large",
+        program: "last_call_large",
+        arguments: &[
+            ONE,
+            "a_large_request_is_read_to_its_end::ipv4",
+            "an_answer_before_its_large_request_is_read::ipv4",
+            "the_client_of_a_large_request_is_told_at_once_where_the_kernel_tells",
+            "a_request_of_many_windows::ipv4",
+        ],
         limit: 400,
         reads: Reads::Tests,
         since: Release::Bullseye,

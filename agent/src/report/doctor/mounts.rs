@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -13,6 +14,7 @@ use super::{
     findings::reason,
     sys::{self, MapType},
 };
+use crate::kernel::sys::pin;
 
 /// The root of every cgroup tree has this inode number (`kernfs_create_root`), whatever part of the
 /// tree a container's mount shows; any other number is a part.
@@ -73,7 +75,7 @@ fn bpffs(dir: &Path) -> Check {
     }
     // A name, too, must not clash with another doctor's.
     let name = there.join(format!("lastcall-doctor-{}", std::process::id()));
-    let tried = sys::map(MapType::Array, 4, 8, 1).and_then(|map| sys::pin(&map, &name));
+    let tried = sys::map(MapType::Array, 4, 8, 1).and_then(|map| pin(map.as_fd(), &name));
     if let Err(error) = fs::remove_file(&name)
         && tried.is_ok()
     {

@@ -19,7 +19,7 @@ use super::{
     scratch,
     sys::{self, Attach, Target},
 };
-use crate::kernel::u64_option;
+use crate::kernel::sys::u64_option;
 
 pub(super) fn attaching(cgroup_root: Option<&Path>) -> Vec<Check> {
     let check = |name, why| Check::new(Group::Attaching, name, why);
