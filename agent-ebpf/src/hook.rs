@@ -1,9 +1,15 @@
 //! `cgroup/connect`: the kubelet's call finds the agent, or, with nobody home, becomes a sleep.
 //!
-//! In: a `connect()` of the kubelet to `podIP:9902`. Out: the same call to `127.x.y.z`, where the
-//! agent listens; or, without an agent, to `240.x.y.z` on `lo` with a user timeout, where nothing
-//! answers it until the timeout, or an agent that has come back in the meantime. The 24 bits name
-//! the pod ([`DIALS`]), so that nothing a tenant writes into the request can.
+//! In: a `connect()` of the kubelet to `podIP:9902`, or, for hostNetwork pods, to `127.0.0.1:9902`. Out: the same call to `240.x.y.z` on `lo` with a
+//! user timeout, where the agent answers, or, without one, nothing does until the timeout, or until an
+//! agent has come back. The 24 bits name the pod ([`DIALS`]), so that nothing a tenant writes into the
+//! request can.
+//!
+//! `240.x.y.z` is nobody's address. At one of the node's own the kernel answers with a reset whatever
+//! comes for a socket that is not there: the SYN of a call that finds the agent's port just closed, and
+//! the keep-alive of a held hook between one agent's end and the next one's start. Here it says nothing,
+//! and the kubelet asks again. Where firewall rules keep these addresses off `lo`, calls that find the agent
+//! go to `127.x.y.z` instead ([`HookConfig::to_loopback`]).
 //!
 //! Every other call, of anybody, passes untouched.
 
@@ -41,10 +47,12 @@ const STATE_CB: u32 = 10;
 const STATE_CB_FLAG: i32 = 1 << 2;
 /// `BPF_TCP_CLOSE`: nothing of the socket is left, but perhaps TIME-WAIT.
 const CLOSE: u32 = 7;
-/// The agent's addresses: 127.x.y.z.
-const HOME: u32 = 127 << 24;
+/// The node's own addresses, 127.x.y.z, of which 127.0.0.1 says whether the agent is home.
+const LOOPBACK: u32 = 127 << 24;
 /// Nobody's addresses: 240.x.y.z (RFC 1112 section 4, reserved). Never routed.
 const NOBODY: u32 = 240 << 24;
+/// The 24 bits of 127.0.0.1, where people call and the path names the pod: no pod's.
+const DIRECT: u32 = 1;
 /// How many names are tried for a pod whose 24 bits are another's.
 const NAMES: u32 = 8;
 
@@ -64,10 +72,15 @@ pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
     let bytes = dialled.to_ne_bytes();
     let loopback = bytes[0] == 127 || dialled == 0;
     let Some(config) = ours(ctx, loopback) else { return PASS };
-    if loopback {
-        return PASS;
-    }
-    if let Some(to) = redirect(ctx, config, mapped(bytes)) {
+    let meant = if bytes == [127, 0, 0, 1] {
+        // A hostNetwork pod's hook, whose path names the pod.
+        Some(Meant { bits: DIRECT, wait_ms: config.direct_wait_ms })
+    } else if loopback {
+        None
+    } else {
+        meant(config, mapped(bytes))
+    };
+    if let Some(to) = meant.and_then(|meant| redirect(ctx, config, meant)) {
         let to = core::hint::black_box(to.to_be());
         // SAFETY: a context field that this program type may write, whole.
         unsafe { write_volatile(&raw mut (*ctx.sock_addr).user_ip4, to) };
@@ -88,7 +101,7 @@ pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
     if loopback {
         return PASS;
     }
-    if let Some(to) = redirect(ctx, config, pod) {
+    if let Some(to) = meant(config, pod).and_then(|meant| redirect(ctx, config, meant)) {
         let to = core::hint::black_box(to.to_be());
         // SAFETY: context fields that this program type may write, whole.
         unsafe {
@@ -108,7 +121,7 @@ fn word(a: &Address, at: usize) -> u32 {
 
 /// Is this a call of the kubelet to the hook's port? Notes the kubelet's other calls for [`probe`].
 ///
-/// Anybody may call on loopback, where the agent answers `lastcall status`: nobody's hook is meant.
+/// Anybody may call on loopback, where the agent answers `lastcall status`.
 #[inline(always)]
 fn ours(ctx: &SockAddrContext, to_loopback: bool) -> Option<&'static HookConfig> {
     let config = HOOK_CONFIG.get(0)?;
@@ -168,9 +181,17 @@ fn is_kubelet(config: &HookConfig) -> bool {
     u128::from_ne_bytes(comm) == u128::from_ne_bytes(config.comm)
 }
 
-/// Where the call is to go instead; `None`: where it was going.
+/// Whose hook a call is.
+struct Meant {
+    /// They name the pod.
+    bits: u32,
+    /// How long it sleeps while nobody is home.
+    wait_ms: u32,
+}
+
+/// The hook of the pod at this address; `None`: the pod listens on the port itself.
 #[inline(always)]
-fn redirect(ctx: &SockAddrContext, config: &HookConfig, pod: Address) -> Option<u32> {
+fn meant(config: &HookConfig, pod: Address) -> Option<Meant> {
     let mut wait_ms = config.unknown_wait_ms;
     // SAFETY: eight bytes, written whole by the agent.
     if let Some(wait) = unsafe { HOOK_WAITS.get(&pod) } {
@@ -180,12 +201,21 @@ fn redirect(ctx: &SockAddrContext, config: &HookConfig, pod: Address) -> Option<
         }
         wait_ms = wait.wait_ms;
     }
-    let bits = name(&pod);
+    Some(Meant { bits: name(&pod), wait_ms })
+}
+
+/// Where the call is to go instead; `None`: where it was going.
+#[inline(always)]
+fn redirect(ctx: &SockAddrContext, config: &HookConfig, meant: Meant) -> Option<u32> {
+    let Meant { bits, mut wait_ms } = meant;
     if somebody_home(ctx, config) {
         count(hook_count::HOME);
-        return Some(HOME | bits);
+        if config.to_loopback != 0 {
+            return if bits == DIRECT { None } else { Some(LOOPBACK | bits) };
+        }
+    } else {
+        count(hook_count::NOBODY_HOME);
     }
-    count(hook_count::NOBODY_HOME);
     let a: *mut bpf_sock_addr = ctx.sock_addr;
     let mut lo = *b"lo\0\0";
     // SAFETY: both values live on the stack, their sizes are given.
@@ -202,8 +232,8 @@ fn name(pod: &Address) -> u32 {
     let own = u32::from_be_bytes([0, pod[13], pod[14], pod[15]]);
     for i in 0..NAMES {
         let bits = (own + i) & 0x00ff_ffff;
-        // x.y.z of 0.0.1 is 127.0.0.1, where people call; of 0.0.0, no host address.
-        if bits <= 1 {
+        // 0.0.0 is no host address.
+        if bits <= DIRECT {
             continue;
         }
         // SAFETY: sixteen bytes, written once.
@@ -230,7 +260,7 @@ fn somebody_home(ctx: &SockAddrContext, config: &HookConfig) -> bool {
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
         saddr: 0,
-        daddr: (HOME | 1).to_be(),
+        daddr: (LOOPBACK | 1).to_be(),
         sport: 0,
         dport: config.port.to_be(),
     };

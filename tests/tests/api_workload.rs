@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::tc;
 use lastcall_tests::{Hook, Node, Pod, Server, scenarios};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A floor of 2 s where nothing is known of a Service, by `settle=` on the hook, and a margin.
 const SOON: Duration = Duration::from_secs(6);
@@ -23,11 +23,15 @@ fn edge(node: &Node, name: &str, port: u16, deleted: bool) -> Result<(Pod, Serve
     object["metadata"]["ownerReferences"] = json!([
         {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "edge", "uid": "e", "controller": true}]);
     if deleted {
-        object["metadata"]["deletionTimestamp"] = json!("2026-11-20T10:00:00Z");
-        object["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+        delete(&mut object);
     }
     node.api()?.put(object)?;
     Ok((pod, Server::listen(node.host().netns(), port)?))
+}
+
+fn delete(pod: &mut Value) {
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-20T10:00:00Z");
+    pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
 }
 
 scenarios! {
@@ -88,6 +92,37 @@ scenarios! {
         drop(served);
         let answer = stop.answered_within(SOON).context("the hostNetwork pod's hook")?;
         ensure!((answer.status, answer.outcome()) == (200, "drained"), "{answer:?}");
+        Ok(())
+    }
+
+    /// A hook of 127.0.0.1 outlives its agent too, and the keep-alives of the time without one; and it sleeps
+    /// where it comes meanwhile.
+    fn a_hook_of_it_outlives_its_agent(node) {
+        let agent = node.agent_of_cluster()?.start()?;
+        let client = node.client()?;
+        let (first, server) = edge(node, "edge-1", 7001, false)?;
+        let [ip, _] = client.node_ips();
+        let open = client.connect_to((ip, 7001).into())?;
+        let served = server.accept()?;
+        let mut object = node.api()?.get("pods", "default", "edge-1").context("no pod")?;
+        delete(&mut object);
+        node.api()?.put(object)?;
+        agent.says(&first, "1 connection")?;
+        node.kubelet().keeps_alive_every(1)?;
+        let held = node.kubelet().call_hook(&first)?;
+        ensure!(held.still_held_after(Duration::from_secs(2)), "answered with a connection open");
+        agent.kill();
+        let slept = node.kubelet().call_hook(&first)?;
+        ensure!(slept.still_held_after(Duration::from_secs(6)), "nobody was home, and the hook was no sleep");
+        let agent = node.agent_of_cluster()?.start()?;
+        agent.logs("taken back", SOON)?;
+        ensure!(slept.still_held_after(Duration::from_secs(3)), "answered with a connection open");
+        open.close();
+        drop(served);
+        for hook in [held, slept] {
+            let answer = hook.answered_within(SOON)?;
+            ensure!((answer.status, answer.outcome()) == (200, "drained"), "{answer:?}");
+        }
         Ok(())
     }
 

@@ -87,17 +87,20 @@ scenarios! {
         Ok(())
     }
 
-    /// While the hook is held, the agent is killed, and none comes back: the kubelet notices at its next
-    /// keep-alive, 15 s after the last word, and only then the hook has failed.
+    /// While the hook is held, the agent is killed, and none comes back: the kubelet's next keep-alive, 15 s
+    /// after the last word, finds nobody. With the one after that the hook has failed.
     fn a_killed_agent_lets_go_late(node) {
         let agent = node.agent().start()?;
-        let (pod, _session) = database(node)?;
+        let pod = node.pod("db").echo(5432).grace(60).start()?;
+        let mut session = node.client()?.connect(&pod, 5432)?;
+        session.send("BEGIN")?;
+        session.expect("BEGIN")?;
         let stop = node.kubelet().delete(&pod)?;
         ensure!(stop.still_held_after(Duration::from_secs(1)), "answered with a session open");
         agent.kill();
-        let (at, error) = stop.failed_within(Duration::from_secs(20))?;
+        let (at, error) = stop.failed_within(Duration::from_secs(35))?;
         let held = at - stop.started()?;
-        ensure!((14.0..17.0).contains(&held), "held for {held} s: {error}");
+        ensure!((29.0..32.5).contains(&held), "held for {held} s: {error}");
         ensure!(stop.terminated_within(AT_ONCE)? - at < 0.2, "SIGTERM was late");
         Ok(())
     }

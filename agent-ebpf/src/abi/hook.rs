@@ -14,14 +14,15 @@ pub struct HookConfig {
     pub comm: [u8; 16],
     /// The hook's port. 0: inert.
     pub port: u16,
-    /// Zero.
-    pub pad: u16,
+    /// 1: `240.0.0.0/4` does not get through on this node's `lo`; a call that finds the agent home goes to
+    /// `127.x.y.z`.
+    pub to_loopback: u16,
     /// `SO_MARK` of the agent's listener: a listener without it is a squatter, not the agent.
     pub mark: u32,
     /// How long the hook of an unknown pod sleeps while nobody is home, milliseconds.
     pub unknown_wait_ms: u32,
-    /// Zero.
-    pub pad2: u32,
+    /// The same of a hostNetwork pod, whose address is the node's.
+    pub direct_wait_ms: u32,
 }
 
 /// What is known of a pod's hook while nobody is home.
@@ -34,7 +35,7 @@ pub struct HookWait {
     pub pass_through: u32,
 }
 
-/// Which pod a dial to `127.x.y.z` or `240.x.y.z` was meant for; the key is `xyz`.
+/// Which pod a dial to `240.x.y.z` or `127.x.y.z` was meant for; the key is `xyz`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dial {

@@ -28,7 +28,7 @@ pub trait Desk: Send + Sync + 'static {
     /// Whether the connection from `peer` to `local` was opened by the kubelet.
     ///
     /// Asked once for each connection as it is accepted. Any process of the node's network can
-    /// connect to `127.x.y.z` by itself; only the kubelet's own sockets speak for the pod that
+    /// connect to `240.x.y.z` by itself; only the kubelet's own sockets speak for the pod that
     /// `xyz` names. Must not block for long.
     fn is_kubelet(&self, peer: SocketAddr, local: SocketAddr) -> bool;
 

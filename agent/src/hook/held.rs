@@ -4,8 +4,10 @@
 //! process makes the same connection again after a `kill -9` of this one.
 //!
 //! While it is held the connection is in TCP_REPAIR: a process that dies closes it without a word
-//! (`tcp_close` disconnects, kernel `net/ipv4/tcp.c`), so the kubelet sees nothing until its next
-//! keep-alive, 15 s apart, finds nobody. Until then the same sequence numbers can be taken up again.
+//! (`tcp_close` disconnects, kernel `net/ipv4/tcp.c`). The kubelet's keep-alives, 15 s apart, then find
+//! nobody: at `240.x.y.z` one of them is lost without an answer, and only the second ends the connection.
+//! Until then the same sequence numbers can be taken up again. (At `127.x.y.z` the first is answered with a
+//! reset.)
 //! The kernel goes on receiving for a connection in TCP_REPAIR: keep-alives are answered, a FIN or a
 //! reset shows in epoll. Only the process may neither read (EPERM) nor write (EINVAL).
 
@@ -20,8 +22,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::moment::Moment;
 
 mod repair;
+mod returned;
 mod store;
 
+pub use returned::Returned;
 pub use store::{HELD_VERSION, HeldKey, HeldRecord, HeldStore, MemoryStore, TARGET_MAX, held_flag};
 
 /// What a connection is to the kernel, once both queues are empty. Addresses in network byte order,
@@ -203,7 +207,7 @@ pub fn restore(held: &HeldConnection) -> Result<TcpStream, HeldError> {
     // As it was accepted; without it the kernel would not see that another process still holds it, and
     // the same connection would be there twice.
     socket.bind_device(Some(b"lo")).map_err(failed("setting SO_BINDTODEVICE"))?;
-    // For 240.x.y.z, which is nobody's address: a hook that was taken over.
+    // For 240.x.y.z, which is nobody's address.
     socket.set_ip_transparent_v4(true).map_err(failed("setting IP_TRANSPARENT"))?;
     repair::enter(fd)?;
     repair::set_sequence(fd, repair::Queue::Send, held.snd_seq)?;

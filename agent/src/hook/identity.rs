@@ -1,13 +1,13 @@
 //! Who is asking, and for which pod. Pure.
 //!
 //! In: the address that the caller reached ([`getsockname`][1]), the request's path and `Host`. Out:
-//! what is [`Asked`]. The kernel's word decides: a dialled connection ends at `127.x.y.z` (or, taken
-//! over from the time when nobody was home, `240.x.y.z`), and `xyz` names the pod that the kubelet
-//! dialled. Path and `Host` are the tenant's to write, so they change nothing of that.
+//! what is [`Asked`]. The kernel's word decides: a dialled connection ends at `240.x.y.z` (or `127.x.y.z`,
+//! where those do not get through), and `xyz` names the pod that the kubelet dialled. Path and `Host` are
+//! the tenant's to write, so they change nothing of that.
 //!
 //! [1]: https://man7.org/linux/man-pages/man2/getsockname.2.html
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::StatusCode;
 
@@ -89,9 +89,9 @@ pub struct Identity {
 
 /// Where the caller arrived.
 enum Door {
-    /// 127.0.0.1: a direct call.
+    /// 127.0.0.1, or 240.0.0.1, to which the kubelet's calls of it are led: a direct call.
     Direct,
-    /// 127.x.y.z or 240.x.y.z: a dial that the connect program sent here.
+    /// 240.x.y.z or 127.x.y.z: a dial that the connect program sent here.
     Dialled(u32),
     /// An address of the node itself, over `lo`.
     Astray,
@@ -99,8 +99,10 @@ enum Door {
 
 fn door(local: IpAddr) -> Door {
     match local.to_canonical() {
-        IpAddr::V4(Ipv4Addr::LOCALHOST) => Door::Direct,
-        IpAddr::V4(v4) if matches!(v4.octets()[0], 127 | 240) => Door::Dialled(v4.to_bits() & 0x00ff_ffff),
+        IpAddr::V4(v4) if matches!(v4.octets()[0], 127 | 240) => match v4.to_bits() & 0x00ff_ffff {
+            1 => Door::Direct,
+            bits => Door::Dialled(bits),
+        },
         _ => Door::Astray,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | | bound to | for |
 //! |---|---|---|
-//! | door | 0.0.0.0, on `lo` alone, IP_TRANSPARENT | `127.x.y.z`, and the hooks that wait at `240.x.y.z` since nobody was home |
+//! | door | 0.0.0.0, on `lo` alone, IP_TRANSPARENT | `240.x.y.z`, where hooks are led, and wait while nobody is home; `127.x.y.z` where those do not get through |
 //! | presence | 127.0.0.1, SO_MARK | the connect program looks it up to see whether the agent is home (a lookup does not find listeners bound to a device); direct callers come in here too |
 //!
 //! The presence opens last and closes first: while it is open, the door is.
@@ -14,10 +14,17 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
 
 /// A whole node's hooks may arrive while the accept loop is busy.
 const BACKLOG: i32 = 1024;
+/// One of the addresses that hooks are led to: those of hostNetwork pods.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 1);
+/// Two SYNs, on a busy machine.
+const REACHED: Duration = Duration::from_millis(2500);
 
 /// Why the hook's port cannot be served. Fatal.
 #[derive(Debug, thiserror::Error)]
@@ -89,14 +96,33 @@ impl Listeners {
         self.port
     }
 
+    /// Whether calls to `240.x.y.z` arrive here, where they are led if they can be. A firewall's rules may
+    /// keep such addresses off `lo`.
+    pub async fn reached_at_240(&self) -> bool {
+        let call = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind_device(Some(b"lo"))?;
+            // Reset when it is dropped: nothing is left of it but a place in the queue until it is taken.
+            socket.set_zero_linger()?;
+            socket.connect((NOBODY, self.port).into()).await
+        };
+        timeout(REACHED, call).await.is_ok_and(|call| call.is_ok())
+    }
+
     /// From now on nobody is home: the connect program makes new hooks wait, at an address that
     /// the door still serves. What the presence had accepted is returned, so that nobody is reset.
     pub fn close_presence(&mut self) -> Vec<TcpStream> {
         self.presence.take().map(close).unwrap_or_default()
     }
 
-    /// Closes the door too. A call that comes during it is a SYN without an answer, sent again a second
-    /// later: whoever opens the door by then gets it.
+    /// From now on the door lets nobody in: a call is a SYN without an answer, sent again a second later, and
+    /// whoever opens the door by then gets it. Who is in already is still to be accepted, and who is half in
+    /// comes in.
+    pub fn shut(&self) {
+        let_nobody_in(&self.door);
+    }
+
+    /// Closes the door too.
     pub fn close(mut self) -> Vec<TcpStream> {
         let mut rest = self.close_presence();
         rest.extend(close(self.door));
@@ -104,12 +130,16 @@ impl Listeners {
     }
 }
 
+fn let_nobody_in(listener: &TcpListener) {
+    if let Err(error) = SockRef::from(listener).attach_filter(&NO_SYN) {
+        tracing::debug!(%error, "calls that arrive while a listener closes may be reset");
+    }
+}
+
 /// Closing a listener resets the connections in its queue. So no more are let in, the queue is
 /// emptied, and then it is closed.
 fn close(listener: TcpListener) -> Vec<TcpStream> {
-    if let Err(error) = SockRef::from(&listener).attach_filter(&NO_SYN) {
-        tracing::debug!(%error, "calls that arrive while a listener closes may be reset");
-    }
+    let_nobody_in(&listener);
     let mut rest = Vec::new();
     let Ok(listener) = listener.into_std() else { return rest };
     while let Ok((stream, _)) = listener.accept() {

@@ -13,12 +13,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     desk::{Callee, Desk},
-    held::{HeldError, HeldKey, HeldStore},
+    held::{HeldError, HeldKey, HeldStore, Returned},
     listen::Listeners,
 };
 
@@ -47,7 +47,8 @@ pub struct Limits {
     /// How often to look for hooks that another agent held and does not any more.
     pub take_back: Duration,
     /// For how long the door stays open after the presence has closed: a call that was aimed at it
-    /// just before arrives within this.
+    /// just before arrives within this. And for how long it is still looked at when it lets nobody in any
+    /// more: by then a handshake that had begun is over.
     pub last_orders: Duration,
 }
 
@@ -126,17 +127,19 @@ impl<D: Desk> HookServer<D> {
         self.0.held.subscribe()
     }
 
-    /// Takes back what an earlier agent held, then serves until `stop`.
+    /// Goes on with what an earlier agent held, then serves until `stop`.
     ///
     /// Then: nobody is home any more; what was accepted is still read; hooks that are held are left as
     /// state, without a word to the kubelet (without TCP_REPAIR: they end here). Returns when that is done.
-    pub async fn serve(self, mut listeners: Listeners, stop: CancellationToken) {
+    pub async fn serve(self, mut listeners: Listeners, returned: Returned, stop: CancellationToken) {
         let last_orders = self.0.limits.last_orders;
         let mut running = Running::new(self.0);
+        running.take_in(returned);
         running.accept_until(&mut listeners, stop.cancelled()).await;
         running.admit_all(listeners.close_presence());
-        let last_orders = tokio::time::sleep(last_orders);
-        running.accept_until(&mut listeners, last_orders).await;
+        running.accept_until(&mut listeners, sleep(last_orders)).await;
+        listeners.shut();
+        running.accept_until(&mut listeners, sleep(last_orders)).await;
         running.admit_all(listeners.close());
         running.finish().await;
     }

@@ -40,10 +40,14 @@ pub struct HookOptions {
     pub kubelet_process: Option<String>,
     /// The hook's port.
     pub port: u16,
+    /// Calls that find the agent go to `127.x.y.z`, since `240.x.y.z` does not get through on this node.
+    pub to_loopback: bool,
     /// Mark of the agent's listener.
     pub mark: u32,
     /// How long an unknown pod's hook sleeps while nobody is home.
     pub unknown_wait: Duration,
+    /// The same of a hostNetwork pod, which has no address of its own to know it by.
+    pub direct_wait: Duration,
     /// Cookie of the node's network namespace.
     pub netns_cookie: u64,
 }
@@ -159,8 +163,7 @@ impl Hook {
 
     /// Sets how long the hook of the pod with this address sleeps while nobody is home.
     pub fn set_wait(&self, pod: IpAddr, wait: Duration, pass_through: bool) -> Result<(), Error> {
-        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-        let value = HookWait { wait_ms, pass_through: u32::from(pass_through) };
+        let value = HookWait { wait_ms: milliseconds(wait), pass_through: u32::from(pass_through) };
         self.maps().waits.insert(address(pod), value, 0).map_err(map_error("insert into", names::HOOK_WAITS))
     }
 
@@ -174,7 +177,7 @@ impl Hook {
         self.maps().waits.keys().filter_map(Result::ok).map(|a| ip(&a)).collect()
     }
 
-    /// Which pod a dial to `127.x.y.z` or `240.x.y.z` was meant for.
+    /// Which pod a dial to `240.x.y.z` or `127.x.y.z` was meant for.
     pub fn dialled(&self, bits: u32) -> Option<IpAddr> {
         self.maps().dials.get(&bits, 0).ok().map(|d| ip(&d.pod))
     }
@@ -204,6 +207,10 @@ impl Hook {
     }
 }
 
+fn milliseconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)
+}
+
 fn configuration(o: &HookOptions) -> HookConfig {
     let mut comm = [0u8; 16];
     if let Some(name) = &o.kubelet_process {
@@ -216,10 +223,10 @@ fn configuration(o: &HookOptions) -> HookConfig {
         cgroup: o.kubelet_cgroup.unwrap_or(0),
         comm,
         port: o.port,
-        pad: 0,
+        to_loopback: u16::from(o.to_loopback),
         mark: o.mark,
-        unknown_wait_ms: u32::try_from(o.unknown_wait.as_millis()).unwrap_or(u32::MAX),
-        pad2: 0,
+        unknown_wait_ms: milliseconds(o.unknown_wait),
+        direct_wait_ms: milliseconds(o.direct_wait),
     }
 }
 

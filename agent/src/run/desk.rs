@@ -103,10 +103,11 @@ impl NodeDesk {
     }
 
     /// The same, where the caller is the kubelet with patience: an answer at once would be SIGTERM at once
-    /// for some pod, and the source may not have told of it yet.
+    /// for some pod, and the source may not have told of it yet. Least of all of a hook that this agent has
+    /// only just taken back, so its patience is counted from here, however old the hook is.
     async fn found(&self, call: &Call) -> Result<Vec<Arc<Drain>>, String> {
         let mut changes = self.drains.services().cluster.subscribe();
-        let by = call.began + UNKNOWN_POD;
+        let by = Moment::now() + UNKNOWN_POD;
         loop {
             let why = match self.find(call) {
                 Ok(drains) => return Ok(drains),

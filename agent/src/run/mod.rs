@@ -1,7 +1,7 @@
 //! The agent, put together: start order, the tasks, and the end.
 //!
-//! Listeners before the hook programs that send calls to them; the programs before the source that
-//! starts drains; ready when all three are.
+//! Held hooks before the listeners, which would reset them; those before the hook programs that send calls
+//! to them; the programs before the source that starts drains; ready when all are.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     drain::{AttachChoice, Drains, Paces, Services, Witnesses},
     hook::{
-        held::{HeldStore, MemoryStore},
+        held::{HeldStore, MemoryStore, Returned},
         listen::Listeners,
         server::{HookServer, Limits},
     },
@@ -110,19 +110,29 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     }
     let has_programs = observer.is_some();
 
+    let store: Arc<dyn HeldStore> = match held::PinnedStore::open(&pins(&config.bpf_dir)) {
+        Ok(store) => Arc::new(store),
+        Err(e) => {
+            tracing::warn!(error = %causes(&e), "held hooks will not survive this process");
+            Arc::new(MemoryStore::default())
+        }
+    };
+    let returned = Returned::from_store(&store).await;
     let listeners = Listeners::bind(config.hook_port, MARK).context("listen for hooks")?;
     listening.done(format!("port {}", config.hook_port));
     let hook = match ebpf_hook {
-        Some(pending) => match pending.attach(&config, &namespaces).await {
-            Ok(hook) => Some(Arc::new(hook)),
-            Err(e) => {
-                tracing::error!(
-                    error = %causes(&*e),
-                    "the kubelet's calls to pods are not led here: only hooks that name the pod by path are answered"
-                );
-                None
+        Some(pending) => {
+            match pending.attach(&config, &namespaces, !listeners.reached_at_240().await).await {
+                Ok(hook) => Some(Arc::new(hook)),
+                Err(e) => {
+                    tracing::error!(
+                        error = %causes(&*e),
+                        "the kubelet's calls to pods are not led here: only hooks that name the pod by path are answered"
+                    );
+                    None
+                }
             }
-        },
+        }
         None => None,
     };
 
@@ -196,16 +206,9 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let desk = Arc::new(desk::NodeDesk::new(drains, hook.clone(), Arc::clone(&node), metrics));
-    let store: Arc<dyn HeldStore> = match held::PinnedStore::open(&pins(&config.bpf_dir)) {
-        Ok(store) => Arc::new(store),
-        Err(e) => {
-            tracing::warn!(error = %causes(&e), "held hooks will not survive this process");
-            Arc::new(MemoryStore::default())
-        }
-    };
     let server = HookServer::new(desk, store, Limits::default());
     let held = server.held();
-    let serving = tokio::spawn(server.serve(listeners, stop.clone()));
+    let serving = tokio::spawn(server.serve(listeners, returned, stop.clone()));
     tracing::info!(source = %config.source, hook_port = config.hook_port, "hooks are answered");
     main_loop(&heartbeat, held).await?;
     stop.cancel();
@@ -355,7 +358,18 @@ impl Kernel {
 struct PendingHook(kernel::hook::Loaded, NetnsCookie);
 
 impl PendingHook {
-    async fn attach(self, config: &Config, namespaces: &Namespaces) -> anyhow::Result<Hook> {
+    async fn attach(
+        self,
+        config: &Config,
+        namespaces: &Namespaces,
+        to_loopback: bool,
+    ) -> anyhow::Result<Hook> {
+        if to_loopback {
+            tracing::warn!(
+                "240.0.0.0/4 does not get through on lo, by a firewall's rule perhaps: calls are led to 127.0.0.0/8, \
+                 and a held hook fails where this agent is away when the kubelet looks for it, once in 15 s"
+            );
+        }
         let who = kubelet::find(config, namespaces).await;
         let netns_cookie = match namespaces.node().cookie() {
             Some(cookie) => cookie,
@@ -366,8 +380,14 @@ impl PendingHook {
             kubelet_cgroup: who.cgroup,
             kubelet_process: who.process,
             port: config.hook_port,
+            to_loopback,
             mark: MARK,
             unknown_wait: UNKNOWN_WAIT.min(config.bounds.nobody_home_wait),
+            direct_wait: waits::wait(
+                config.bounds.nobody_home_wait,
+                config.bounds.default_grace,
+                config.contract.reserve,
+            ),
             netns_cookie,
         };
         Ok(self.0.attach(&options)?)

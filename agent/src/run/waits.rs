@@ -22,6 +22,11 @@ pub(super) struct Waits {
     known: BTreeMap<PodName, BTreeSet<IpAddr>>,
 }
 
+/// min(`--nobody-home-wait`, grace − reserve).
+pub(super) fn wait(longest: Duration, grace: Duration, reserve: Duration) -> Duration {
+    longest.min(grace.saturating_sub(policy::reserve(reserve, grace)))
+}
+
 impl Waits {
     pub(super) fn new(hook: Option<Arc<Hook>>, longest: Duration, services: &Services) -> Self {
         Self {
@@ -33,14 +38,14 @@ impl Waits {
         }
     }
 
-    /// min(`--nobody-home-wait`, grace − reserve), for each address of the pod.
+    /// For each address of the pod.
     pub(super) fn set(&mut self, facts: &PodFacts) {
         let Some(hook) = &self.hook else { return };
         if facts.host_network || facts.finished {
             return;
         }
         let grace = facts.termination_grace.unwrap_or(self.default_grace);
-        let wait = self.longest.min(grace.saturating_sub(policy::reserve(self.reserve, grace)));
+        let wait = wait(self.longest, grace, self.reserve);
         let before = self.known.insert(facts.name.clone(), facts.addresses.clone()).unwrap_or_default();
         for address in before.difference(&facts.addresses) {
             hook.remove_wait(*address);

@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 /// The most that the kubelet reads of an answer.
 const MAX_BODY: u64 = 10 << 10;
+/// Seconds between keep-alives, as Go has them.
+static KEEP_ALIVE: AtomicU64 = AtomicU64::new(15);
 
 #[derive(Parser)]
 struct Args {
@@ -43,6 +46,7 @@ fn main() -> Result<()> {
             Order::Stop(orders) => drop(thread::spawn(move || stop_pod(&orders))),
             Order::Call(orders) => drop(thread::spawn(move || call_hooks(&orders))),
             Order::Probe(probe) => drop(thread::spawn(move || keep_probing(&probe))),
+            Order::KeepAlive(seconds) => KEEP_ALIVE.store(seconds, Ordering::Relaxed),
         }
     }
     Ok(())
@@ -148,7 +152,7 @@ fn dial(to: SocketAddr) -> io::Result<TcpStream> {
         socket.set_only_v6(false)?;
     }
     socket.connect(&to.into())?;
-    let pause = Duration::from_secs(15);
+    let pause = Duration::from_secs(KEEP_ALIVE.load(Ordering::Relaxed));
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(pause).with_interval(pause).with_retries(9))?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into())

@@ -117,6 +117,11 @@ impl Kubelet {
         }))
     }
 
+    /// From now on it looks every `seconds` whether whoever holds a hook is still there; usual are 15.
+    pub fn keeps_alive_every(&self, seconds: u64) -> Result<()> {
+        self.send(&Order::KeepAlive(seconds))
+    }
+
     /// Its cgroup, for `--kubelet-cgroup`.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup

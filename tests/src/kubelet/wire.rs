@@ -18,6 +18,9 @@ pub enum Order {
     Call(Orders),
     /// Probe the pod from now on.
     Probe(Probe),
+    /// Ask on every hook that comes after this whether the other end is still there, every so many seconds
+    /// instead of every 15.
+    KeepAlive(u64),
 }
 
 /// Which containers, and how long.

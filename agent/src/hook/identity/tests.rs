@@ -36,7 +36,15 @@ fn the_address_that_was_reached_names_the_pod() {
 #[test]
 fn a_dial_that_the_map_has_forgotten_is_still_a_dial() {
     assert_eq!(at("127.9.9.9", "/drain", None).asked, Asked::Dialled { bits: 0x0009_0909, pod: None });
-    assert_eq!(at("240.0.0.1", "/drain", None).asked, Asked::Dialled { bits: 1, pod: None });
+    assert_eq!(at("240.0.0.2", "/drain", None).asked, Asked::Dialled { bits: 2, pod: None });
+}
+
+#[test]
+fn a_call_of_127_0_0_1_that_was_led_elsewhere_names_its_pod_by_path() {
+    for local in ["127.0.0.1", "240.0.0.1", "::ffff:240.0.0.1"] {
+        assert_eq!(at(local, "/drain/web/web-0", None).asked, Asked::Named(pod("web", "web-0")), "{local}");
+        assert_eq!(refused_with(local, "/drain"), 404, "{local}");
+    }
 }
 
 #[test]
@@ -126,7 +134,7 @@ fn status_pages_are_for_direct_callers_only() {
         at("127.0.0.1", "/connections/web/web-0", None).asked,
         Asked::Status(Page::Connections(pod("web", "web-0")))
     );
-    for local in ["127.244.0.3", "127.0.0.2", "240.244.0.3", "240.0.0.1"] {
+    for local in ["127.244.0.3", "127.0.0.2", "240.244.0.3", "240.0.0.2"] {
         for path in ["/status", "/status/web/web-0", "/connections/web/web-0"] {
             let identity = at(local, path, None);
             assert!(matches!(identity.asked, Asked::Dialled { .. }), "{local}{path}");

@@ -44,6 +44,19 @@ async fn the_door_sees_the_address_that_was_dialled() {
     }
 }
 
+/// What that call leaves in the queue is nobody: it is reset by the time that it is taken.
+#[tokio::test]
+async fn it_is_known_whether_240_arrives() {
+    let mut listeners = listeners();
+    assert!(listeners.reached_at_240().await);
+    assert!(accepted(&listeners.door).await.peer_addr().is_err());
+    listeners.close_presence();
+    let port = listeners.port();
+    drop(listeners.close());
+    let elsewhere = Listeners { port, ..super::Listeners::bind(0, 0).expect("another port") };
+    assert!(!elsewhere.reached_at_240().await, "nobody is there");
+}
+
 #[tokio::test]
 async fn a_v4_mapped_dial_is_an_ipv4_call() {
     let listeners = listeners();
@@ -129,7 +142,7 @@ async fn closing_resets_nobody() {
 async fn a_call_that_comes_while_the_door_closes_is_taken_by_the_next() {
     let first = listeners();
     let port = first.port();
-    SockRef::from(&first.door).attach_filter(&NO_SYN).expect("a filter");
+    first.shut();
     let mut caller = tokio::spawn(async move { dial_on_lo([127, 1, 2, 3], port).await });
     timeout(Duration::from_millis(100), &mut caller).await.expect_err("not answered, not refused");
     drop(first);

@@ -17,7 +17,7 @@ use crate::hook::{
     desk::Desk,
     exchange::exchange,
     fault::Fault,
-    held::{self, HELD_VERSION, HeldError, HeldKey, HeldRecord},
+    held::{self, HELD_VERSION, HeldError, HeldKey, HeldRecord, Returned},
     line::Line,
     listen::{Listeners, pause_after},
 };
@@ -123,6 +123,19 @@ impl<D: Desk> Running<D> {
             drop(line);
             drop(own);
         });
+    }
+
+    /// Goes on with those that were made again before the listeners.
+    pub(super) fn take_in(&mut self, returned: Returned) {
+        for (stream, record) in returned.0 {
+            // Not in TCP_REPAIR where it could not be held: then the caller has gone.
+            let _ = held::release(&stream);
+            match TcpStream::from_std(stream) {
+                Ok(stream) => self.resume(stream, record),
+                // Closed by now; the caller is told by its kernel.
+                Err(error) => tracing::warn!(%error, "a held hook is lost"),
+            }
+        }
     }
 
     /// Makes the connections again that nobody holds any more.

@@ -166,10 +166,14 @@ impl Served {
 
     fn with(limits: Limits, store: Arc<dyn HeldStore>, port: u16) -> Self {
         let listeners = Listeners::bind(port, 0).expect("a port");
+        Self::behind(listeners, limits, store, Returned::default())
+    }
+
+    fn behind(listeners: Listeners, limits: Limits, store: Arc<dyn HeldStore>, returned: Returned) -> Self {
         let (desk, port, stop) = (Arc::<TestDesk>::default(), listeners.port(), CancellationToken::new());
         let server = HookServer::new(Arc::clone(&desk), Arc::clone(&store), limits);
         let (held, shared) = (server.held(), Arc::clone(&server.0));
-        let task = tokio::spawn(server.serve(listeners, stop.clone()));
+        let task = tokio::spawn(server.serve(listeners, returned, stop.clone()));
         Self { desk, store, shared, port, held, stop, task }
     }
 

@@ -47,6 +47,33 @@ async fn a_server_that_stops_leaves_its_hooks_to_the_next() {
     Listeners::bind(port, 0).expect("the port is free");
 }
 
+/// A listener would answer the caller's keep-alives with a reset, however soon its server looks for what was
+/// held.
+#[tokio::test]
+async fn held_hooks_are_there_before_anybody_listens() {
+    let first = Served::start();
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind_device(Some(b"lo")).expect("root");
+    let second = Duration::from_secs(1);
+    let keepalive = TcpKeepalive::new().with_time(second).with_interval(second);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive).expect("a socket");
+    let mut caller = socket.connect((Ipv4Addr::new(240, 5, 6, 7), first.port).into()).await.expect("listens");
+    caller.write_all(get("/drain").as_bytes()).await.expect("sent");
+    first.desk.arrivals(1).await;
+    let (store, port) = (Arc::clone(&first.store), first.port);
+    first.stop().await;
+    // Nobody is there.
+    timeout(second * 2, caller.read(&mut [0])).await.expect_err("no answer to a keep-alive");
+
+    let returned = Returned::from_store(&store).await;
+    let listeners = Listeners::bind(port, 0).expect("the port is free");
+    timeout(second * 2, caller.read(&mut [0])).await.expect_err("held");
+    let served = Served::behind(listeners, limits(), store, returned);
+    served.desk.arrivals(1).await;
+    served.desk.answer();
+    assert_eq!(status(&rest(caller).await), 200);
+}
+
 #[tokio::test]
 async fn an_agent_takes_over_when_the_other_has_ended() {
     let first = Served::start();

@@ -62,8 +62,8 @@ fn by_helm(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 120;
     let (pod, ask) = stage.deleted_while_asked(&app, 50_000)?;
-    // A hook that comes while one agent hands over to the next is another matter, see Known faults.
-    stage.held("web")?;
+    // The hook comes while one agent hands over to the next.
+    stage.draining("web")?;
     stage.agent.remember()?;
     let began = Instant::now();
     let changed = ["--reuse-values", "--set=flags.min-settle=3s", "--wait", "--timeout=120s"];
