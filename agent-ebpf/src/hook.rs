@@ -1,15 +1,16 @@
 //! `cgroup/connect`: the kubelet's call finds the agent, or, with nobody home, becomes a sleep.
 //!
-//! In: a `connect()` of the kubelet to `podIP:9902`, or, for hostNetwork pods, to `127.0.0.1:9902`. Out: the same call to `240.x.y.z` on `lo` with a
-//! user timeout, where the agent answers, or, without one, nothing does until the timeout, or until an
-//! agent has come back. The 24 bits name the pod ([`DIALS`]), so that nothing a tenant writes into the
-//! request can.
+//! In: a `connect()` of the kubelet to `podIP:9902`, or, for hostNetwork pods, to `127.0.0.1:9902`. Out: the
+//! same call to `240.x.y.z` on `lo` with a user timeout, where the agent answers, or, without one, nothing does
+//! until the timeout, or until an agent has come back. The 24 bits name the pod ([`DIALS`]), so that nothing a
+//! tenant writes into the request can.
 //!
 //! `240.x.y.z` is nobody's address. At one of the node's own the kernel answers with a reset whatever
 //! comes for a socket that is not there: the SYN of a call that finds the agent's port just closed, and
 //! the keep-alive of a held hook between one agent's end and the next one's start. Here it says nothing,
 //! and the kubelet asks again. Where firewall rules keep these addresses off `lo`, calls that find the agent
-//! go to `127.x.y.z` instead ([`HookConfig::to_loopback`]).
+//! go to `127.x.y.z` instead ([`HookConfig::to_loopback`]). Where nobody comes back, a held hook is a sleep too: it
+//! is let go [`LET_GO`] after the kubelet heard of an agent last.
 //!
 //! Every other call, of anybody, passes untouched.
 
@@ -35,6 +36,7 @@ const AF_INET: u32 = 2;
 const SOL_SOCKET: i32 = 1;
 const SO_BINDTODEVICE: i32 = 25;
 const IPPROTO_TCP: i32 = 6;
+const TCP_KEEPINTVL: i32 = 5;
 const TCP_USER_TIMEOUT: i32 = 18;
 const LISTEN: u32 = 10;
 /// `BPF_F_CURRENT_NETNS`.
@@ -45,6 +47,10 @@ const TCP_CONNECT_CB: u32 = 3;
 const STATE_CB: u32 = 10;
 /// `BPF_SOCK_OPS_STATE_CB_FLAG`: call for that.
 const STATE_CB_FLAG: i32 = 1 << 2;
+/// `BPF_SOCK_OPS_RTT_CB`: data was acknowledged.
+const RTT_CB: u32 = 12;
+/// `BPF_SOCK_OPS_RTT_CB_FLAG`: call for that.
+const RTT_CB_FLAG: i32 = 1 << 3;
 /// `BPF_TCP_CLOSE`: nothing of the socket is left, but perhaps TIME-WAIT.
 const CLOSE: u32 = 7;
 /// The node's own addresses, 127.x.y.z, of which 127.0.0.1 says whether the agent is home.
@@ -53,6 +59,11 @@ const LOOPBACK: u32 = 127 << 24;
 const NOBODY: u32 = 240 << 24;
 /// The 24 bits of 127.0.0.1, where people call and the path names the pod: no pod's.
 const DIRECT: u32 = 1;
+/// After this long without a word of an agent the kubelet's call has failed, milliseconds. It asks for one
+/// after 15 s (Go's keep-alive), and then each [`ASK_AGAIN`]: an agent may be away for 5 s at any moment.
+const LET_GO: u32 = 20_000;
+/// Seconds.
+const ASK_AGAIN: u32 = 1;
 /// How many names are tried for a pod whose 24 bits are another's.
 const NAMES: u32 = 8;
 
@@ -278,7 +289,7 @@ fn somebody_home(ctx: &SockAddrContext, config: &HookConfig) -> bool {
 
 /// `sock_ops`: a socket of the kubelet is about to send its SYN. Its probes last a millisecond, so
 /// nobody can ask afterwards whose they were. When it has closed, its port may be anybody's: SNAT gives
-/// clients the same address.
+/// clients the same address. And a hook's request has arrived.
 #[inline(always)]
 pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
     match ctx.op() {
@@ -287,10 +298,13 @@ pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
             let cookie = unsafe { helpers::bpf_get_socket_cookie(ctx.ops.cast()) };
             if KUBELET_SOCKETS.get_ptr(&cookie).is_some() {
                 let _ = PROBES.insert(&probe_key(ctx), &0, 0);
+                let calls = if is_led(ctx) { STATE_CB_FLAG | RTT_CB_FLAG } else { STATE_CB_FLAG };
                 // Others may have asked for other calls.
-                let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | STATE_CB_FLAG);
+                let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | calls);
             }
         }
+        // Others may have asked for it on other sockets.
+        RTT_CB if is_led(ctx) => keep_asking(ctx),
         STATE_CB if ctx.arg(1) == CLOSE => {
             if let Some(closed_at) = PROBES.get_ptr_mut(&probe_key(ctx)) {
                 // SAFETY: eight bytes that were just looked up; the helper has no preconditions.
@@ -301,6 +315,27 @@ pub(crate) fn probe(ctx: &SockOpsContext) -> u32 {
     }
     // Anything else would have the kernel refuse what other programs on the cgroup answer.
     1
+}
+
+/// Is it a hook's call, to nobody's address?
+#[inline(always)]
+fn is_led(ctx: &SockOpsContext) -> bool {
+    let Some(config) = HOOK_CONFIG.get(0) else { return false };
+    // SAFETY: a context field; of an IPv6 socket with an IPv4 peer it is that.
+    let peer = unsafe { read_volatile(&raw const (*ctx.ops).remote_ip4) };
+    peer.to_ne_bytes()[0] == (NOBODY >> 24) as u8 && u32::from_be(ctx.remote_port()) as u16 == config.port
+}
+
+/// The agent has acknowledged the request: by now the kubelet has set its own keep-alives, 15 s apart. Two of them
+/// without an answer would be the end of a grace of 30 s.
+#[inline(always)]
+fn keep_asking(ctx: &SockOpsContext) {
+    let (mut again, mut let_go) = (ASK_AGAIN, LET_GO);
+    // SAFETY: both values live on the stack, their sizes are given.
+    unsafe {
+        helpers::bpf_setsockopt(ctx.ops.cast(), IPPROTO_TCP, TCP_KEEPINTVL, (&raw mut again).cast(), 4);
+        helpers::bpf_setsockopt(ctx.ops.cast(), IPPROTO_TCP, TCP_USER_TIMEOUT, (&raw mut let_go).cast(), 4);
+    }
 }
 
 /// What TC at the pod will call this connection.

@@ -5,9 +5,9 @@
 //!
 //! While it is held the connection is in TCP_REPAIR: a process that dies closes it without a word
 //! (`tcp_close` disconnects, kernel `net/ipv4/tcp.c`). The kubelet's keep-alives, 15 s apart, then find
-//! nobody: at `240.x.y.z` one of them is lost without an answer, and only the second ends the connection.
-//! Until then the same sequence numbers can be taken up again. (At `127.x.y.z` the first is answered with a
-//! reset.)
+//! nobody: at `240.x.y.z` they are lost without an answer, and 20 s after the last one that had one the
+//! connection has ended (`agent-ebpf/src/hook.rs`). Until then the same sequence numbers can be taken up again.
+//! (At `127.x.y.z` the first is answered with a reset.)
 //! The kernel goes on receiving for a connection in TCP_REPAIR: keep-alives are answered, a FIN or a
 //! reset shows in epoll. Only the process may neither read (EPERM) nor write (EINVAL).
 
