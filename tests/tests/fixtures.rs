@@ -11,7 +11,7 @@ use lastcall_tests::load::Kind;
 use lastcall_tests::manifest::ServiceKind;
 use lastcall_tests::process::Process;
 use lastcall_tests::{Hook, Node, Pod, leftovers, scenarios};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Where a hook arrives when no agent is there to catch it: in the pod.
 const HOOK: u16 = 9902;
@@ -231,6 +231,9 @@ fn a_panic_leaves_nothing() -> Result<()> {
 /// Whatever ends the demo: no process, no cgroup, no link stays.
 #[test]
 fn a_demo_that_is_stopped_leaves_nothing() -> Result<()> {
+    // A shell ignores SIGINT for what it runs in the background, and children inherit that.
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGINT, SigHandler::SigDfl)? };
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lastcall-demo"));
         let demo = command.args(["--rows", "sleep 20"]).stdout(Stdio::piped()).spawn()?;
