@@ -62,6 +62,7 @@ const CHECKS: [Check; 8] = [
             "an_absent_agent_is_a_sleep",
             "an_agent_that_comes_back_takes_the_hook_over::ipv4",
             "a_held_hook_outlives_its_agent::ipv6",
+            "a_killed_agent_is_a_sleep::ipv4",
         ],
         limit: 400,
         reads: Reads::Tests,
