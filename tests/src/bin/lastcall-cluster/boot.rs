@@ -1,9 +1,10 @@
 //! The cluster's life: up, down, and whether it is there.
 //!
-//! Several may run side by side, each with its number. A cluster's namespaces are held by one process, their init. It holds the lock file too, so the lock is taken
-//! for exactly as long as there is a cluster, whoever started it and however that one ended. When the
-//! init is killed, the kernel ends every process of its PID namespace; mounts, interfaces, rules and
-//! pinned programs go with the other namespaces. Only cgroups have to be removed by hand.
+//! Several may run side by side, each with its number. A cluster's namespaces are held by one process, their
+//! init. It holds the lock file too, so the lock is taken for exactly as long as there is a cluster, whoever
+//! started it and however that one ended. When the init is killed, the kernel ends every process of its PID
+//! namespace; mounts, interfaces, rules and pinned programs go with the other namespaces. Only cgroups have to
+//! be removed by hand.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
