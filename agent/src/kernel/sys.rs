@@ -24,6 +24,7 @@ const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `union bpf_attr`, the part of `BPF_MAP_*_BATCH` (`include/uapi/linux/bpf.h`).
 #[repr(C)]
@@ -203,6 +204,12 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         },
     )
     .map(|_| ())
+}
+
+/// Detaches a link's program: no call finds it from here on (Linux 5.9). Without its last descriptor and pin a
+/// link goes too, but a moment later, by a worker of the kernel.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &mut (link.as_raw_fd() as u32)).map(|_| ())
 }
 
 /// Opens a pinned object.

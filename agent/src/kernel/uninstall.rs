@@ -1,18 +1,18 @@
 //! Taking the pinned programs and maps off the node.
 //!
 //! In: the folder of the pins. Out: what was removed. A link's pin is what keeps its program attached:
-//! without it the kernel detaches the program by itself.
+//! without it the kernel detaches the program by itself, a moment later.
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use aya::maps::{Array, Map, MapData};
 use lastcall_ebpf::abi::{ABI_VERSION, HookConfig, names};
 
-use super::{Error, hook::is_version};
+use super::{Error, hook::is_version, sys};
 
 /// The hook's port, as the last agent of this version wrote it down; nothing where none has run.
 pub fn configured_port(bpf_dir: &Path) -> Option<u16> {
@@ -31,6 +31,12 @@ pub fn remove_pins(bpf_dir: &Path) -> Result<Vec<PathBuf>, Error> {
         let mut pins = entries(&folder)?;
         pins.sort_by_key(|pin| (!is_link(pin), pin.clone()));
         for pin in pins {
+            if is_link(&pin)
+                && let Ok(link) = sys::open_pin(&pin)
+            {
+                // Where it cannot be, the moment is all that is lost.
+                let _ = sys::detach_link(link.as_fd());
+            }
             fs::remove_file(&pin).map_err(failed("remove the pin", &pin))?;
             removed.push(pin);
         }
