@@ -1,10 +1,11 @@
 //! An agent's end, or an update's, while hooks come and are held: none of them fails by it.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lastcall_tests::{Conn, Node, Pod, Stop, scenarios};
+use lastcall_tests::{Agent, Conn, Node, Pod, Stop, scenarios};
 use nix::sys::signal::Signal;
 
 /// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
@@ -64,6 +65,30 @@ fn all_answered(pods: [(Pod, Conn); 2], calls: &[Stop]) -> Result<()> {
     Ok(())
 }
 
+/// The next agent waits beside the last one, and the kubelet asks each second whether held hooks are still there.
+struct Update {
+    last: Arc<Agent>,
+    next: Arc<Agent>,
+    pods: [(Pod, Conn); 2],
+}
+
+impl Update {
+    fn prepared(node: &Node) -> Result<Self> {
+        let last = node.agent().start()?;
+        let pods = databases(node)?;
+        node.kubelet().keeps_alive_every(1)?;
+        let next = node.agent().flag("--hand-over-wait", "60s").start_unready()?;
+        next.logs("another agent is still here", START)?;
+        Ok(Self { last, next, pods })
+    }
+
+    fn loses_none_of(self, calls: &[Stop]) -> Result<()> {
+        ensure!(self.last.exited_within(START), "the last one did not end");
+        self.next.ready_within(START).context("the next one did not take its place")?;
+        all_answered(self.pods, calls)
+    }
+}
+
 scenarios! {
     /// The kubelet asks whether the other end of a held hook is still there while nobody is: it hears
     /// nothing, and not that there is no such connection.
@@ -101,38 +126,26 @@ scenarios! {
     /// An update: the next agent waits beside the last one, which is told to end while hooks come. Those
     /// that it holds, that lie in its queue, that come while nobody is home, that come to the next one.
     fn hooks_that_come_while_one_agent_hands_over_to_the_next(node) {
-        let last = node.agent().start()?;
-        let pods = databases(node)?;
-        node.kubelet().keeps_alive_every(1)?;
-        let next = node.agent().flag("--hand-over-wait", "60s").start_unready()?;
-        next.logs("another agent is still here", START)?;
-        let calls = hooks(node, &pods, || {
+        let update = Update::prepared(node)?;
+        let calls = hooks(node, &update.pods, || {
             // The first asks it to end when nothing is held, the second to end now.
-            last.signal(Signal::SIGTERM);
-            last.logs("told to stop", SOON)?;
-            last.signal(Signal::SIGTERM);
+            update.last.signal(Signal::SIGTERM);
+            update.last.logs("told to stop", SOON)?;
+            update.last.signal(Signal::SIGTERM);
             Ok(())
         })?;
-        ensure!(last.exited_within(START), "the last one did not end");
-        next.ready_within(START).context("the next one did not take its place")?;
-        all_answered(pods, &calls)
+        update.loses_none_of(&calls)
     }
 
     /// The same where nothing is held when the last agent is told to end, so that it does so at once.
     fn the_first_hooks_come_as_an_agent_ends(node) {
-        let last = node.agent().start()?;
-        let pods = databases(node)?;
-        node.kubelet().keeps_alive_every(1)?;
-        let next = node.agent().flag("--hand-over-wait", "60s").start_unready()?;
-        next.logs("another agent is still here", START)?;
-        last.signal(Signal::SIGTERM);
-        let calls = hooks(node, &pods, || {
+        let update = Update::prepared(node)?;
+        update.last.signal(Signal::SIGTERM);
+        let calls = hooks(node, &update.pods, || {
             // In case that a hook was there first.
-            last.signal(Signal::SIGTERM);
+            update.last.signal(Signal::SIGTERM);
             Ok(())
         })?;
-        ensure!(last.exited_within(START), "the last one did not end");
-        next.ready_within(START).context("the next one did not take its place")?;
-        all_answered(pods, &calls)
+        update.loses_none_of(&calls)
     }
 }
