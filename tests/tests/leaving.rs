@@ -25,6 +25,12 @@ fn page(agent: &Agent, pod: &Pod) -> Result<Value> {
     Ok(serde_json::from_str(&page)?)
 }
 
+/// What the page's rows say of one connection.
+fn row_of(rows: &[Value], conn: &Conn) -> Result<Value> {
+    let peer = conn.local()?.to_string();
+    Ok(rows.iter().find(|row| row["peer"] == peer.as_str()).cloned().unwrap_or_default())
+}
+
 scenarios! {
     /// Busy clients behind a Service are told and go to the other pod: no request of theirs is lost, and
     /// nobody waits for a closed loop to end. Everything that shows it says so.
@@ -100,23 +106,22 @@ scenarios! {
         ensure!(each(&mut http)?.contains(&true), "nobody was told");
         ensure!(!each(&mut web)?.contains(&true), "a port that is not called http");
 
-        // The agent reads the table about once a second.
+        // The agent reads the table about once a second, and its counters a moment after the connections.
         let until = Instant::now() + SOON;
-        while page(&agent, &pod)?["last_call"]["told"] != 1 && Instant::now() < until {
+        let (status, rows) = loop {
+            let status = page(&agent, &pod)?;
+            let rows = status["connections"].as_array().cloned().unwrap_or_default();
+            let row = row_of(&rows, &http.0)?;
+            if row["told_seconds"].is_f64() && row["last_call"].is_string() {
+                break (status, rows);
+            }
+            ensure!(Instant::now() < until, "{row}");
             std::thread::sleep(Duration::from_millis(50));
-        }
-        let status = page(&agent, &pod)?;
-        ensure!(status["last_call"]["ports"] == "http" && status["last_call"]["told"] == 1, "{status}");
-        let rows = status["connections"].as_array().cloned().unwrap_or_default();
-        let of = |conn: &Conn| -> Result<Value> {
-            let peer = conn.local()?.to_string();
-            Ok(rows.iter().find(|row| row["peer"] == peer.as_str()).cloned().unwrap_or_default())
         };
-        let row = of(&http.0)?;
-        ensure!(row["told_seconds"].is_f64() && row["last_call"].is_string(), "{row}");
-        let row = of(&web.0)?;
+        ensure!(status["last_call"]["ports"] == "http" && status["last_call"]["told"] == 1, "{status}");
+        let row = row_of(&rows, &web.0)?;
         ensure!(row["told_seconds"].is_null() && row["last_call"].is_null(), "{row}");
-        let row = of(&idle)?;
+        let row = row_of(&rows, &idle)?;
         ensure!(row["last_call"] == "with its next answer", "{row}");
         let shown = node.lastcall(&["connections", pod.name()])?;
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
