@@ -1,5 +1,5 @@
 #!/bin/bash
-# The node of the test cluster, run inside its namespaces: node.sh boot, or start|stop COMPONENT.
+# The node of the test cluster, run inside its namespaces: node.sh boot, or start|stop|signal COMPONENT.
 # Everything it mounts, adds and sets is gone with the namespaces. See README.md for the addresses.
 #
 # E2E is the folder with bin/, images/ and node folders as seen from outside, E2E_NODE this node's among them;
@@ -264,20 +264,21 @@ boot() {
   start etcd
   start containerd
   start kube-apiserver
-  wait_for 60 containerd ctr version
+  wait_for 150 containerd ctr version
   local image
   for image in $ROOT/images/*.tar; do ctr -n k8s.io images import "$image" >/dev/null; done
   say "images: imported"
-  wait_for 120 kube-apiserver kubectl get --raw /readyz
+  wait_for 150 kube-apiserver kubectl --request-timeout=5s get --raw /readyz
   for component in kube-controller-manager kube-scheduler kubelet kube-proxy; do start $component; done
-  wait_for 120 node kubectl wait --for=condition=Ready node/$NODE --timeout=1s
-  wait_for 60 "default service account" kubectl -n default get serviceaccount default
+  wait_for 150 node kubectl wait --for=condition=Ready node/$NODE --timeout=1s
+  wait_for 150 "default service account" kubectl -n default get serviceaccount default
 }
 
 case ${1:?what} in
 boot) boot ;;
 start) start "$2" ;;
 stop) stop "$2" "${3:-TERM}" ;;
+signal) kill "-$3" "$(cat "$D/$2.pid")" ;;
 proxy-rules-away) proxy_rules_away ;;
-*) echo "boot, start COMPONENT, stop COMPONENT or proxy-rules-away" >&2; exit 64 ;;
+*) echo "boot, start COMPONENT, stop COMPONENT, signal COMPONENT SIGNAL or proxy-rules-away" >&2; exit 64 ;;
 esac

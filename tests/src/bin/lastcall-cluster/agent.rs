@@ -17,7 +17,7 @@ pub(crate) const NAMESPACE: &str = "lastcall";
 /// And under which name.
 pub(crate) const DAEMONSET: &str = "daemonset/lastcall";
 /// From `kubectl apply` to an agent that is ready, on a loaded machine.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_secs(180);
 
 /// Lowers the memory limit of a process's cgroup until the kernel ends the process. cgroup2 takes any limit, and
 /// kills; the first version takes none that is below what cannot be reclaimed, so it is lowered as far as it
@@ -92,7 +92,7 @@ impl Agent {
     /// `kubectl delete` of everything in `deploy/`, to its end.
     pub(crate) fn remove(&self) -> Result<()> {
         self.remember()?;
-        let words = ["delete", "--ignore-not-found", "--wait=true", "--timeout=110s", "-f", "-"];
+        let words = ["delete", "--ignore-not-found", "--wait=true", "--timeout=180s", "-f", "-"];
         let removed = self.cluster.kubectl_with(&words, &self.manifests, READY + Duration::from_secs(10));
         removed.map(drop).map_err(|error| error.context(format!("left: {}", self.left())))
     }
@@ -142,8 +142,8 @@ impl Agent {
     /// Another pod of it, whatever became of this one.
     pub(crate) fn renew(&self) -> Result<()> {
         self.remember()?;
-        let words = ["-n", NAMESPACE, "delete", "pods", "--all", "--wait=true", "--timeout=50s"];
-        self.cluster.kubectl(&words)?;
+        let words = ["-n", NAMESPACE, "delete", "pods", "--all", "--wait=true", "--timeout=180s"];
+        self.cluster.kubectl_with(&words, "", READY + Duration::from_secs(10))?;
         self.ready()
     }
 

@@ -59,7 +59,10 @@ impl App {
             "imagePullPolicy": "IfNotPresent",
             "env": env,
             "ports": [{ "name": "http", "containerPort": PORT }],
-            "readinessProbe": { "httpGet": { "path": "/healthz", "port": PORT }, "periodSeconds": 1 },
+            // A second, as it is otherwise, is not much on a machine that has other things to do.
+            "readinessProbe": {
+                "httpGet": { "path": "/healthz", "port": PORT }, "periodSeconds": 1, "timeoutSeconds": 10,
+            },
             "lifecycle": self.hook.lifecycle(),
             // What Pod Security `restricted` asks for.
             "securityContext": {

@@ -24,7 +24,7 @@ use crate::home::{Home, INSIDE};
 use crate::run::run;
 
 /// A boot takes 10 s on an idle machine; a loaded one is given a lot more.
-const BOOT: Duration = Duration::from_secs(300);
+const BOOT: Duration = Duration::from_secs(600);
 
 /// The init of this cluster, if it runs on this machine.
 pub(crate) fn init(home: &Home) -> Result<Option<Pid>> {
@@ -133,7 +133,7 @@ fn hold(home: &Home, lock: &File) -> Result<Pid> {
     // setsid becomes unshare, which has the init as its only child.
     let parent = child.id();
     let children = format!("/proc/{parent}/task/{parent}/children");
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while Instant::now() < until {
         let text = fs::read_to_string(&children).unwrap_or_default();
         if let Ok(pid) = text.trim().parse() {
@@ -163,7 +163,7 @@ pub(crate) fn down(home: &Home, keep: bool) -> Result<()> {
         kill(init, Signal::SIGKILL).with_context(|| format!("kill {init}"))?;
         ensure!(wait_for_exit(&gone, Duration::from_secs(60)), "process {init} does not end");
         // The init's parent has the lock too, and a moment longer.
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         while File::open(home.lock())?.try_lock_shared().is_err() && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));
         }
@@ -179,7 +179,7 @@ pub(crate) fn down(home: &Home, keep: bool) -> Result<()> {
 
 /// Removes our cgroups. Their last processes are being reaped, which takes a moment.
 fn sweep(home: &Home) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while folders(home).iter().any(|folder| !removed(folder)) && Instant::now() < until {
         thread::sleep(Duration::from_millis(100));
     }

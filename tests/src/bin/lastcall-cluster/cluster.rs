@@ -109,7 +109,7 @@ impl Cluster {
         self.kubectl_with(&["apply", "-f", "-"], manifests, CALL).map(drop)
     }
 
-    /// `start`, `stop` or `kill` a component of the node.
+    /// Does something to a component of the node.
     pub(crate) fn component(&self, name: &str, what: Change) -> Result<()> {
         if !self.is_own() {
             bail!("the components of this cluster are not ours");
@@ -121,6 +121,8 @@ impl Cluster {
             Change::Start => command.args(["start", name]),
             Change::Stop => command.args(["stop", name, "TERM"]),
             Change::Kill => command.args(["stop", name, "KILL"]),
+            Change::Pause => command.args(["signal", name, "STOP"]),
+            Change::Resume => command.args(["signal", name, "CONT"]),
         };
         run(&mut command, CALL)
     }
@@ -137,4 +139,8 @@ pub(crate) enum Change {
     Start,
     Stop,
     Kill,
+    /// It stands still, with all that it holds.
+    Pause,
+    /// And goes on.
+    Resume,
 }

@@ -92,8 +92,8 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
 
 /// Whoever routes to the pods may learn of them a little later than the API.
 fn warm_up(args: &LoadArgs) -> Result<()> {
-    let quick = LoadArgs { post: false, work_ms: 0, timeout_seconds: 1, ..args.clone() };
-    let (request, until) = (quick.request(false), Instant::now() + Duration::from_secs(60));
+    let quick = LoadArgs { post: false, work_ms: 0, timeout_seconds: 5, ..args.clone() };
+    let (request, until) = (quick.request(false), Instant::now() + Duration::from_secs(120));
     let mut answered = 0;
     while answered < args.warm_up {
         match connect(&quick).and_then(|stream| exchange(&stream, &request).map(drop)) {

@@ -145,7 +145,7 @@ fn proxy_mode(cluster: &Cluster, mode: &str) -> Result<()> {
     fs::write(&file, mode)?;
     cluster.component("kube-proxy", Change::Start)?;
     // Its health page answers when its first rules are in place.
-    for _ in 0..300 {
+    for _ in 0..600 {
         let said = cluster
             .node("curl")
             .args(["-sf", "--max-time", "1", "http://127.0.0.1:10256/healthz"])

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::stage::{SOON, Stage, between};
+use super::stage::{LONG, SOON, Stage, between};
 use super::{Scenario, scenario};
 use crate::agent;
 use crate::app::{App, Hook};
+use crate::cluster::Change;
 use crate::pods::Seen;
 use crate::run::output;
 
@@ -19,6 +20,10 @@ pub(super) const ALL: &[Scenario] = &[
     scenario("uninstall_removes_the_programs", uninstall).on_our_node(),
 ];
 
+/// Seconds from a client's answer to the end of its pod, on a loaded machine where agents come and go: about half
+/// of what the pod's grace would leave.
+const LATE: f64 = 35.0;
+
 fn rolled(stage: &Stage<'_>) -> Result<()> {
     stage.apply(vec![patient()])?;
     let pod = stage.ready_pod("web")?;
@@ -28,9 +33,9 @@ fn rolled(stage: &Stage<'_>) -> Result<()> {
     stage.agent.remember()?;
     stage.cluster.kubectl(&["-n", agent::NAMESPACE, "rollout", "restart", "daemonset/lastcall"])?;
     stage.agent.ready()?;
-    ask.answered()?;
+    let answer = ask.answered()?;
     unfailed(stage)?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 15.0, 45.0)
+    stage.goes_after(&pod, &answer, LATE)
 }
 
 /// SIGKILL of all of the container, as the kernel does it when memory runs out.
@@ -43,9 +48,9 @@ fn killed(stage: &Stage<'_>) -> Result<()> {
     stage.held("web")?;
     stage.agent.kill()?;
     stage.agent.ready()?;
-    ask.answered()?;
+    let answer = ask.answered()?;
     unfailed(stage)?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 12.0, 40.0)
+    stage.goes_after(&pod, &answer, LATE)
 }
 
 /// The hook finds nobody and begins to sleep; the next agent takes it over.
@@ -54,12 +59,24 @@ fn killed_before(stage: &Stage<'_>) -> Result<()> {
     stage.apply(vec![patient()])?;
     let pod = stage.ready_pod("web")?;
     let ask = stage.ask(&pod, 25_000)?;
-    stage.agent.kill()?;
-    stage.delete("pod/web", &[])?;
-    ask.answered()?;
+    deleted_without_an_agent(stage, "pod/web", || stage.agent.kill())?;
+    let answer = ask.answered()?;
     stage.agent.ready()?;
     unfailed(stage)?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 22.0, 50.0)
+    stage.goes_after(&pod, &answer, LATE)
+}
+
+/// Deletes a pod when its node has lost the agent and has no other yet. The kubelet stands still meanwhile: at
+/// once it would start the next one, which must not be there before the deletion is.
+fn deleted_without_an_agent(
+    stage: &Stage<'_>,
+    pod: &str,
+    lose_it: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    stage.cluster.component("kubelet", Change::Pause)?;
+    let done = lose_it().and_then(|()| stage.delete(pod, &[]));
+    stage.cluster.component("kubelet", Change::Resume)?;
+    done.map(drop)
 }
 
 /// Killed by the kernel twice: while a pod drains, and so shortly before one's end that the hook finds nobody.
@@ -81,12 +98,11 @@ fn out_of_memory(stage: &Stage<'_>) -> Result<()> {
     ask.answered()?;
     stage.agent.fresh()?;
     let ask = stage.ask(&next, 25_000)?;
-    stage.agent.exhaust()?;
-    stage.delete("pod/next", &[])?;
-    ask.answered()?;
+    deleted_without_an_agent(stage, "pod/next", || stage.agent.exhaust())?;
+    let answer = ask.answered()?;
     stage.agent.ready()?;
     unfailed(stage)?;
-    between("the pod's end", stage.gone(&next, SOON)?, 22.0, 50.0)?;
+    stage.goes_after(&next, &answer, LATE)?;
     let node = stage.cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"])?;
     let note = stage.warning_about("default", &node, "AgentWasAbsent")?;
     ensure!(note.starts_with("1 preStop hook found no"), "{note}");
@@ -119,22 +135,21 @@ fn deleted(stage: &Stage<'_>) -> Result<()> {
     let answered = ask.answered();
     stage.agent.apply()?;
     removed?;
-    answered?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 10.0, 70.0)
+    stage.goes_after(&pod, &answered?, 60.0)
 }
 
 /// `kubectl delete` of everything in `deploy/`: the hooks are sleeps from then on.
 fn deleted_before(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
-    app.grace = 40;
+    app.grace = 90;
     stage.apply(vec![app.deployment(1), app.service("ClusterIP", None)])?;
     let pod = stage.ready_pod("web")?;
     stage.agent.remove()?;
     let played = (|| {
         let ask = stage.ask(&pod, 12_000)?;
-        stage.delete(&format!("pod/{}", pod.name), &[])?;
+        let deleted = stage.delete(&format!("pod/{}", pod.name), &[])?;
         ask.answered()?;
-        between("the pod's end", stage.gone(&pod, SOON)?, 18.0, 35.0)
+        between("the pod's end", stage.gone(&pod, SOON)? - deleted, 18.0, 50.0)
     })();
     stage.agent.apply()?;
     played
@@ -150,10 +165,10 @@ fn uninstall(stage: &Stage<'_>) -> Result<()> {
         let file = stage.agent.beside("uninstall.yaml")?;
         stage.cluster.apply(&file)?;
         let words =
-            ["-n", agent::NAMESPACE, "rollout", "status", "daemonset/lastcall-uninstall", "--timeout=80s"];
-        let done = stage.cluster.kubectl_with(&words, "", SOON);
-        let delete = ["delete", "--wait=true", "--timeout=80s", "-f", "-"];
-        stage.cluster.kubectl_with(&delete, &file, SOON)?;
+            ["-n", agent::NAMESPACE, "rollout", "status", "daemonset/lastcall-uninstall", "--timeout=120s"];
+        let done = stage.cluster.kubectl_with(&words, "", LONG);
+        let delete = ["delete", "--wait=true", "--timeout=120s", "-f", "-"];
+        stage.cluster.kubectl_with(&delete, &file, LONG)?;
         done?;
         let left = pins(stage)?;
         ensure!(left.is_empty(), "still pinned on the node: {left}");

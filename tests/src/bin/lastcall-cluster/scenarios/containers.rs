@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::stage::{SOON, Stage, between};
+use super::stage::{SOON, Stage};
 use super::{Scenario, scenario};
 use crate::app::{App, Hook};
 use crate::pods::Seen;
@@ -43,16 +43,16 @@ fn ended(pod: &Seen, name: &str) -> Option<String> {
 }
 
 fn two_hooks(stage: &Stage<'_>) -> Result<()> {
-    let app = App::new("web", Hook::Drain(""));
+    let mut app = App::new("web", Hook::Drain(""));
+    app.grace = 90;
     stage.apply(vec![with(app.pod(), "containers", another(&app, "other"))])?;
     let pod = stage.ready_pod("web")?;
-    let asks = [stage.ask(&pod, 5_000)?, stage.ask_at(&pod, 8081, WORK)?];
+    let (short, long) = (stage.ask(&pod, 5_000)?, stage.ask_at(&pod, 8081, 12_000)?);
     stage.delete("pod/web", &[])?;
-    for ask in asks {
-        ask.answered()?;
-    }
+    short.answered()?;
+    let answer = long.answered()?;
     stage.ends_as("web", "drained")?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 6.0, 20.0)
+    stage.goes_after(&pod, &answer, 20.0)
 }
 
 /// A hook holds its own container alone: what `lastcall check` warns of.
@@ -63,7 +63,7 @@ fn one_without(stage: &Stage<'_>) -> Result<()> {
     stage.apply(vec![with(app.pod(), "containers", other)])?;
     let pod = stage.ready_pod("web")?;
     let kept = stage.ask(&pod, WORK)?;
-    let lost = stage.ask_at(&pod, 8081, WORK)?;
+    let lost = stage.ask_at(&pod, 8081, 60_000)?;
     stage.delete("pod/web", &[])?;
     lost.cut()?;
     kept.answered()?;

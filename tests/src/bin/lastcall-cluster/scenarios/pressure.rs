@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::stage::{SOON, Stage};
+use super::stage::{LONG, SOON, Stage};
 use super::{Scenario, scenario};
 use crate::app::{App, Hook};
 
@@ -14,7 +14,7 @@ pub(super) const ALL: &[Scenario] =
     &[scenario("node_pressure_waits_for_a_request", node_pressure).on_our_node().long()];
 
 /// The kubelet looks every 10 s, and evicts when it has seen the signal twice.
-const EVICTED: Duration = Duration::from_secs(60);
+const EVICTED: Duration = Duration::from_secs(120);
 
 /// The kubelet finds that the node runs out of process ids: `kernel.pid_max` is a file of ours there, which
 /// `node.sh` has bound over the entry, and a soft threshold of its own configuration is crossed.
@@ -51,6 +51,6 @@ fn node_pressure(stage: &Stage<'_>) -> Result<()> {
     let events = stage.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])?;
     ensure!(events.contains("Evicted"), "the kubelet's Events are {events}");
     // Until then the node takes no pods.
-    let wait = ["wait", "--for=condition=PIDPressure=false", "node", "--all", "--timeout=60s"];
-    stage.cluster.kubectl_with(&wait, "", SOON).map(drop)
+    let wait = ["wait", "--for=condition=PIDPressure=false", "node", "--all", "--timeout=120s"];
+    stage.cluster.kubectl_with(&wait, "", LONG).map(drop)
 }

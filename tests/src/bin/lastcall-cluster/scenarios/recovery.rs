@@ -17,7 +17,7 @@ use crate::cluster::Change;
 /// Those that have watches, but the agent, which is there all the time.
 const WATCHERS: [&str; 4] = ["kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
 /// A workload's way from its manifest to a ready pod and back, on a loaded machine.
-const LIFE: Duration = Duration::from_secs(120);
+const LIFE: Duration = Duration::from_secs(180);
 
 /// Starts the components anew, and returns when they have made a DaemonSet's pod and taken it away again with
 /// its namespace, and the agent is ready.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
+use lastcall_tests::clock::now;
 use lastcall_tests::load::Report;
 use serde_json::{Value, json};
 
@@ -18,6 +19,9 @@ use crate::rollout::trial::Traffic;
 
 /// For what takes a moment, on a machine that has other things to do.
 pub(super) const SOON: Duration = Duration::from_secs(90);
+
+/// For what waits two minutes by itself.
+pub(super) const LONG: Duration = Duration::from_secs(130);
 
 /// A scenario's place.
 #[derive(Clone, Copy)]
@@ -77,9 +81,11 @@ impl Stage<'_> {
         self.cluster.kubectl(&[&["-n", self.namespace], words].concat())
     }
 
-    /// Deletes without waiting.
-    pub(super) fn delete(&self, what: &str, more: &[&str]) -> Result<()> {
-        self.kubectl(&[&["delete", what, "--wait=false"], more].concat()).map(drop)
+    /// Deletes without waiting; returns when it was asked for.
+    pub(super) fn delete(&self, what: &str, more: &[&str]) -> Result<f64> {
+        let asked = now();
+        self.kubectl(&[&["delete", what, "--wait=false"], more].concat())?;
+        Ok(asked)
     }
 
     /// The pods of an app, when so many of them are ready.
@@ -99,14 +105,14 @@ impl Stage<'_> {
         self.ready(app, 1)?.into_iter().next().context("one pod")
     }
 
-    /// A pod of the app's that is deleted while it works on a request of so many milliseconds: how most drains
-    /// begin here.
-    pub(super) fn deleted_while_asked(&self, app: &App, millis: u32) -> Result<(Seen, Ask)> {
+    /// A pod of the app's that is deleted while it works on a request of so many milliseconds, and when its
+    /// deletion was asked for: how most drains begin here.
+    pub(super) fn deleted_while_asked(&self, app: &App, millis: u32) -> Result<(Seen, Ask, f64)> {
         self.apply(vec![app.pod()])?;
         let pod = self.ready_pod(&app.name)?;
         let ask = self.ask(&pod, millis)?;
-        self.delete(&format!("pod/{}", app.name), &[])?;
-        Ok((pod, ask))
+        let deleted = self.delete(&format!("pod/{}", app.name), &[])?;
+        Ok((pod, ask, deleted))
     }
 
     /// A request that takes so long in the app, on a connection of its own; it is on its way when this returns.
@@ -119,9 +125,11 @@ impl Stage<'_> {
         let address: IpAddr = pod.ip().context("the pod has no address")?.parse()?;
         // One now, the next in a quarter of an hour.
         let traffic = Traffic { post: true, work_ms: millis, keep: 0, rate: 0.001 };
+        // Before it is sent, so that no answer is early by this clock.
+        let asked = now();
         let mut load = Load::start(self.cluster, &traffic, SocketAddr::new(address, port), 0)?;
         load.begins()?;
-        let ask = Ask { load, began: Instant::now() };
+        let ask = Ask { load, asked, takes: f64::from(millis) / 1000.0 };
         self.connected(SocketAddr::new(address, port))?;
         Ok(ask)
     }
@@ -161,12 +169,21 @@ impl Stage<'_> {
         Load::start(self.cluster, &Traffic { post: false, work_ms: 0, keep: 0, rate }, target, 10)
     }
 
-    /// When a pod's object went: seconds from its deletion, or from now where there is none.
+    /// When a pod's object went, by [`now`].
     pub(super) fn gone(&self, pod: &Seen, limit: Duration) -> Result<f64> {
-        self.pods.wait(limit, &format!("the end of {}", pod.name), |all| {
-            let pod = all.get(pod.uid())?;
-            Some(pod.gone? - pod.deleting.or(pod.gone)?)
-        })
+        self.sees(pod, limit, "its end", |pod| pod.gone)
+    }
+
+    /// Fails unless a pod was deleted before the answer to its client came, was there until then, and went at
+    /// most so many seconds later.
+    pub(super) fn goes_after(&self, pod: &Seen, answer: &Answer, most: f64) -> Result<()> {
+        let gone = self.gone(pod, SOON)?;
+        let deleted = self.sees(pod, SOON, "its deletion", |pod| pod.deleting)?;
+        ensure!(deleted < answer.seen, "this machine is too slow: the answer came before the deletion");
+        ensure!(gone >= answer.earliest, "the pod went {:.1} s before the answer", answer.earliest - gone);
+        let late = gone - answer.seen;
+        ensure!(late <= most, "the pod went {late:.1} s after the answer, not within {most} s");
+        Ok(())
     }
 
     /// Waits until the watch shows what `look` wants of a pod.
@@ -192,11 +209,15 @@ impl Stage<'_> {
     pub(super) fn held(&self, pod: &str) -> Result<()> {
         let until = Instant::now() + SOON;
         let holds = |drain: Value| drain["hooks_waiting"].as_u64() >= Some(1) && drain["settle"] != "";
-        while !self.status(pod)?.is_some_and(holds) {
-            ensure!(Instant::now() < until, "no hook of {pod} waits");
+        loop {
+            // A busy node may be late with the answer to this too.
+            let status = self.status(pod);
+            if matches!(&status, Ok(Some(drain)) if holds(drain.clone())) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "no hook of {pod} waits, the status is {status:?}");
             thread::sleep(Duration::from_millis(200));
         }
-        Ok(())
     }
 
     /// Waits until a container of a pod has been restarted.
@@ -263,25 +284,48 @@ impl Stage<'_> {
 /// A request that is on its way.
 pub(super) struct Ask {
     load: Load,
-    began: Instant,
+    asked: f64,
+    /// Seconds that it takes in the app.
+    takes: f64,
+}
+
+/// When a request was answered, by [`now`]: between two moments, of which one may be late on a busy machine.
+pub(super) struct Answer {
+    earliest: f64,
+    seen: f64,
 }
 
 impl Ask {
     /// Waits for the answer; fails if the request was cut.
-    pub(super) fn answered(self) -> Result<Duration> {
+    pub(super) fn answered(self) -> Result<Answer> {
         let Report { failed, failures, .. } = self.load.finish()?;
         if failed > 0 {
             let error = failures.first().map(|failure| failure.error.clone()).unwrap_or_default();
-            bail!("the request failed {:.1} s after its start: {error}", self.began.elapsed().as_secs_f64());
+            bail!("the request failed {:.1} s after its start: {error}", now() - self.asked);
         }
-        Ok(self.began.elapsed())
+        Ok(Answer { earliest: self.asked + self.takes, seen: now() })
     }
 
-    /// Waits for the end of a request that has to be cut; fails if it was answered.
-    pub(super) fn cut(self) -> Result<Duration> {
+    /// Fails if the answer is there already, or could be.
+    pub(super) fn still_waits(&self, while_: &str) -> Result<()> {
+        let waits = now() - self.asked;
+        ensure!(waits < self.takes, "{while_}: {waits:.1} s after a request of {} s was sent", self.takes);
+        Ok(())
+    }
+
+    /// Waits for the end of a request that has to be cut, and says how many seconds after its start that was;
+    /// fails if it was answered.
+    pub(super) fn cut(self) -> Result<f64> {
         let Report { failed, .. } = self.load.finish()?;
         ensure!(failed > 0, "the request was answered, and was to be cut");
-        Ok(self.began.elapsed())
+        Ok(now() - self.asked)
+    }
+}
+
+impl Answer {
+    /// Before this moment it was not there.
+    pub(super) fn earliest(&self) -> f64 {
+        self.earliest
     }
 }
 

@@ -13,16 +13,18 @@ use crate::run::{output, run};
 
 pub(super) const ALL: &[Scenario] = &[scenario("watch_frozen_for_five_seconds", frozen).on_our_node()];
 
+/// At least; a busy machine may take longer to see what happens meanwhile.
 const FROZEN: Duration = Duration::from_secs(5);
 const TABLE: &str = "e2e_frozen";
 
 /// A pod is deleted, and another's container restarted, both while the watch says nothing: the hook of the one
 /// is a stop, that of the other a restart.
 fn frozen(stage: &Stage<'_>) -> Result<()> {
-    let (web, ill) = (App::new("web", Hook::Drain("")), App::new("ill", Hook::Drain("")));
+    let (mut web, mut ill) = (App::new("web", Hook::Drain("")), App::new("ill", Hook::Drain("")));
+    (web.grace, ill.grace) = (90, 90);
     stage.apply(vec![web.pod(), with_liveness(ill.pod())])?;
     let (web, ill) = (stage.ready_pod("web")?, stage.ready_pod("ill")?);
-    let (ask, lost) = (stage.ask(&web, 8_000)?, stage.ask(&ill, 25_000)?);
+    let (ask, lost) = (stage.ask(&web, 12_000)?, stage.ask(&ill, 80_000)?);
     stage.kubectl(&["exec", "ill", "-c", "app", "--", "/app", "get", "http://127.0.0.1:8080/ill"])?;
     freeze(stage)?;
     let since = Instant::now();
@@ -31,7 +33,6 @@ fn frozen(stage: &Stage<'_>) -> Result<()> {
         // By its hook alone.
         stage.draining("web")?;
         stage.ends_as("ill", "restart")?;
-        ensure!(since.elapsed() < FROZEN, "this machine is too slow: it took {:?}", since.elapsed());
         thread::sleep(FROZEN.saturating_sub(since.elapsed()));
         dropped(stage)
     })();
