@@ -23,6 +23,8 @@ const READY: Duration = Duration::from_secs(180);
 /// kills; the first version takes none that is below what cannot be reclaimed, so it is lowered as far as it
 /// goes, and the agent is asked for its metrics, which takes memory.
 const EXHAUST: &str = r#"
+    # It may be gone between the connection and the question.
+    trap '' PIPE
     pid=$0
     controller=$(awk -F: '$2 == "memory" {print $3}' "/proc/$pid/cgroup")
     if [ -n "$controller" ]; then

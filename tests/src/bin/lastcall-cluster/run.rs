@@ -16,6 +16,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<()> {
     match process.exit_code_within(limit) {
         Some(0) => Ok(()),
         Some(code) => bail!("{what}: exit code {code}"),
+        None if process.has_exited() => bail!("{what}: ended by a signal"),
         None => {
             process.signal(Signal::SIGTERM);
             process.exited_within(Duration::from_secs(5));
@@ -40,6 +41,9 @@ pub(crate) fn output(command: &mut Command, input: &str, limit: Duration) -> Res
     let (stdout, stderr) = (process.stdout()?, process.stderr()?);
     let readers = [reader(stdout), reader(stderr)];
     let code = process.exit_code_within(limit);
+    if code.is_none() && process.has_exited() {
+        bail!("{what}: ended by a signal");
+    }
     if code.is_none() {
         process.signal(Signal::SIGKILL);
         process.exited_within(Duration::from_secs(5));
