@@ -61,6 +61,26 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Before the second and the third try of what fetches.
+const PAUSES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(45)];
+
+/// Does what fetches from a network, which is tried again where it fails: registries have their moments. What
+/// judges is never done so.
+pub(crate) fn fetched<T>(what: &str, fetch: impl FnMut() -> Result<T>) -> Result<T> {
+    tried(what, &PAUSES, fetch)
+}
+
+fn tried<T>(what: &str, pauses: &[Duration], mut fetch: impl FnMut() -> Result<T>) -> Result<T> {
+    for pause in pauses {
+        match fetch() {
+            Ok(got) => return Ok(got),
+            Err(e) => eprintln!("{what}: {e:#}; trying it again in {} s", pause.as_secs()),
+        }
+        thread::sleep(*pause);
+    }
+    fetch()
+}
+
 /// Runs to its end; after `limit` it is told to end, and five seconds later it is ended.
 pub(crate) fn run_for(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
     let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
@@ -190,4 +210,26 @@ pub(crate) fn colour() -> &'static str {
 fn shown(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_tried_three_times_and_no_more() {
+        let pauses = [Duration::ZERO; 2];
+        let (mut second, mut never) = (0, 0);
+        let got = tried("a package", &pauses, || {
+            second += 1;
+            if second < 2 { bail!("503") } else { Ok(second) }
+        });
+        assert_eq!(got.ok(), Some(2));
+        let end = tried("a package", &pauses, || -> Result<()> {
+            never += 1;
+            bail!("404")
+        });
+        assert!(end.is_err());
+        assert_eq!(never, 3);
+    }
 }

@@ -86,15 +86,17 @@ fn debian(place: &Place<'_>) -> Result<()> {
     fs::create_dir_all(archives.join("partial"))?;
     let apt = |arguments: &[&str], limit| {
         let mut command = root::command("apt-get", &[]);
-        command.args(["-q", "-y"]).args(arguments).stdout(Stdio::null());
+        command.args(["-q", "-y"]).args(apt::PATIENTLY).args(arguments).stdout(Stdio::null());
         child::run(&mut command, Duration::from_secs(limit))
     };
-    if let Err(e) = apt(&["update"], 3 * MINUTES) {
-        eprintln!("{e:#}; going on with the lists that are there");
-    }
     let cache = format!("Dir::Cache::archives={}", archives.display());
     let download = ["install", "--no-install-recommends", "--download-only", "-o", &cache];
-    apt(&[&download[..], &PACKAGES].concat(), 10 * MINUTES)?;
+    child::fetched("apt-get", || {
+        if let Err(e) = apt(&["update"], 5 * MINUTES) {
+            eprintln!("{e:#}; going on with the lists that are there");
+        }
+        apt(&[&download[..], &PACKAGES].concat(), 10 * MINUTES)
+    })?;
     for entry in fs::read_dir(&archives)? {
         let package = entry?.path();
         if package.extension().is_some_and(|e| e == "deb") {
@@ -108,9 +110,9 @@ fn go(place: &Place<'_>) -> Result<()> {
     apt::install_missing(&[("go", "golang-go")], "servers and clients in Go")?;
     let bin = place.built.join("bin");
     fs::create_dir_all(&bin)?;
-    run(Command::new("go").args(["build", "-o"]).arg(&bin).arg("./...").current_dir(&place.sources), 15)?;
+    fetch(Command::new("go").args(["build", "-o"]).arg(&bin).arg("./...").current_dir(&place.sources), 15)?;
     for tool in GO_TOOLS {
-        run(Command::new("go").args(["install", tool]).env("GOBIN", &bin).current_dir(&place.built), 15)?;
+        fetch(Command::new("go").args(["install", tool]).env("GOBIN", &bin).current_dir(&place.built), 15)?;
     }
     Ok(())
 }
@@ -120,7 +122,7 @@ fn node(place: &Place<'_>) -> Result<()> {
     fs::copy(place.sources.join("package.json"), place.built.join("package.json"))?;
     let quietly = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"];
     let mut npm = Command::new("npm");
-    run(npm.arg("install").args(quietly).current_dir(&place.built).stdout(Stdio::null()), 10)
+    fetch(npm.arg("install").args(quietly).current_dir(&place.built).stdout(Stdio::null()), 10)
 }
 
 fn python(place: &Place<'_>) -> Result<()> {
@@ -134,7 +136,7 @@ fn python(place: &Place<'_>) -> Result<()> {
     }
     let mut pip = Command::new(environment.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    run(pip.arg(place.sources.join("requirements.txt")), 10)
+    fetch(pip.arg(place.sources.join("requirements.txt")), 10)
 }
 
 fn java(place: &Place<'_>) -> Result<()> {
@@ -143,13 +145,19 @@ fn java(place: &Place<'_>) -> Result<()> {
     let mut maven = Command::new("mvn");
     maven.args(["--quiet", "--batch-mode", "compile"]);
     maven.arg(format!("-Dcompat.out={}", place.built.display()));
-    run(maven.current_dir(&place.sources), 15)
+    fetch(maven.current_dir(&place.sources), 15)
 }
 
 fn rust(place: &Place<'_>) -> Result<()> {
     let mut cargo = place.workspace.cargo();
     cargo.args(["build", "--quiet", "--release", "--locked", "--target-dir"]).arg(&place.built);
-    run(cargo.current_dir(&place.sources), 20)
+    fetch(cargo.current_dir(&place.sources), 20)
+}
+
+/// Languages fetch and build in one.
+fn fetch(command: &mut Command, minutes: u64) -> Result<()> {
+    let what = command.get_program().to_string_lossy().into_owned();
+    child::fetched(&what, || run(command, minutes))
 }
 
 fn run(command: &mut Command, minutes: u64) -> Result<()> {

@@ -37,7 +37,8 @@ pub(crate) fn promtool(workspace: &Workspace) -> Result<PathBuf> {
 pub(crate) fn sources(workspace: &Workspace, module: &str) -> Result<PathBuf> {
     let mut go = Command::new(go::find_or_install(&workspace.target.join("e2e"))?);
     go.args(["mod", "download", "-json", module]).current_dir(env::temp_dir()).env("GOFLAGS", "-mod=mod");
-    let said = child::answer(&mut go).with_context(|| format!("go cannot fetch {module}"))?;
+    let said = child::fetched(module, || child::answer(&mut go).context("go cannot fetch it"))
+        .with_context(|| format!("go cannot fetch {module}"))?;
     let told: serde_json::Value = serde_json::from_str(&said)?;
     Ok(PathBuf::from(told["Dir"].as_str().with_context(|| format!("go does not say where {module} is"))?))
 }
@@ -82,7 +83,7 @@ fn tool(workspace: &Workspace, name: &str, package: &str, version: &str) -> Resu
         .env("GOFLAGS", "")
         .env("CGO_ENABLED", "0")
         .current_dir(env::temp_dir());
-    child::run(&mut install, Duration::from_secs(1200))?;
+    child::fetched(name, || child::run(&mut install, Duration::from_secs(1200)))?;
     fs::rename(new.join(name), &file).with_context(|| format!("there is no {name} after its build"))?;
     Ok(file)
 }

@@ -65,7 +65,8 @@ fn fetch(old: &Path, to: &Path) -> Result<()> {
     let mut command = Command::new(old);
     // The checksum database does not list toolchains to a Go that does not know of them.
     command.args(["mod", "download", "-json", &module]).current_dir(to).env("GOFLAGS", "-mod=mod");
-    let said = child::answer(&mut command).with_context(|| format!("cannot fetch {module}"))?;
+    let fetch = || child::answer(&mut command).context("the module cannot be fetched");
+    let said = child::fetched(&module, fetch).with_context(|| format!("cannot fetch {module}"))?;
     let download: Download =
         serde_json::from_str(&said).context("cannot read what `go mod download` says")?;
     let copy = ["-r", "--no-preserve=mode"];

@@ -87,10 +87,8 @@ pub(super) fn fetch_ahead(workspace: &Workspace, home: &Path) -> Result<JoinHand
         if is_built(home, module, &state(&folder)?) {
             continue;
         }
-        let mut list = Command::new(go::find_or_install(home)?);
-        list.args(["list", "-deps"]).args(module.packages).current_dir(folder);
-        list.env("CGO_ENABLED", "0").env("GOFLAGS", "").env("GOTOOLCHAIN", toolchain(module));
-        list.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut list = list(&go::find_or_install(home)?, module, &folder);
+        list.stderr(Stdio::null());
         fetches.push(list);
     }
     if !fetches.is_empty() {
@@ -101,6 +99,15 @@ pub(super) fn fetch_ahead(workspace: &Workspace, home: &Path) -> Result<JoinHand
             let _ = child::run(&mut fetch, LIMIT);
         }
     }))
+}
+
+/// Has to have all sources that a module's programs are built from, and so fetches them.
+fn list(go: &Path, module: &Module, folder: &Path) -> Command {
+    let mut list = Command::new(go);
+    list.args(["list", "-deps"]).args(module.packages).current_dir(folder);
+    list.env("CGO_ENABLED", "0").env("GOFLAGS", "").env("GOTOOLCHAIN", toolchain(module));
+    list.stdin(Stdio::null()).stdout(Stdio::null());
+    list
 }
 
 /// Fills `home/bin` and `home/images`.
@@ -147,6 +154,8 @@ fn built(workspace: &Workspace, home: &Path, module: &Module) -> Result<()> {
     }
     eprintln!("building {} ({}, once)", module.name, module.takes);
     let started = Instant::now();
+    let mut fetch = list(&go, module, &folder);
+    child::fetched(module.name, || child::run(&mut fetch, LIMIT))?;
     let mut command = Command::new("nice");
     command.args(["-n", "10"]).arg(&go).args(["build", "-trimpath", "-buildvcs=false", NO_DWARF, "-ldflags"]);
     command.arg(link_flags(&go, module, &folder)?).arg("-o").arg(to).args(module.packages);

@@ -43,8 +43,8 @@ impl Target {
             ensure!(child::on_path("rustup").is_some(), "{remedy}, and there is no rustup to add it");
             eprintln!("adding {} by rustup", target.triple);
             let mut rustup = Command::new("rustup");
-            child::run(rustup.args(["target", "add", &target.triple]), Duration::from_secs(300))
-                .context(remedy)?;
+            rustup.args(["target", "add", &target.triple]);
+            child::fetched("rustup", || child::run(&mut rustup, Duration::from_secs(300))).context(remedy)?;
         }
         // For ring, which is C in part.
         apt::install_missing(&[("musl-gcc", "musl-tools")], "the C in a static agent")?;
@@ -55,7 +55,9 @@ impl Target {
 /// Builds the agent; makes sure that it needs nothing but the kernel.
 pub(crate) fn build(workspace: &Workspace, target: &Target) -> Result<Vec<u8>> {
     // The registry's sources have to lie there before their paths can be replaced.
-    child::run(workspace.cargo().args(["fetch", "--locked", "--quiet"]), Duration::from_secs(600))?;
+    let mut fetch = workspace.cargo();
+    fetch.args(["fetch", "--locked", "--quiet"]);
+    child::fetched("cargo fetch", || child::run(&mut fetch, Duration::from_secs(600)))?;
     let paths = Paths::of(workspace, Some(&target.sysroot))?;
     // Names of functions stay, for the traces of a panic; lines are a third of the file.
     let mut flags = vec!["-Cstrip=debuginfo".to_owned(), "-Ctarget-feature=+crt-static".to_owned()];

@@ -43,7 +43,7 @@ fn find() -> Result<Vec<(Archive, String)>> {
     let mut found = read(&ask().unwrap_or_default());
     if !found.iter().any(|(a, _)| *a == Archive::Main) {
         // A fresh machine has no lists yet, and so does not know whose its sources are.
-        apt::update()?;
+        child::fetched("apt-get update", apt::update)?;
         found = read(&ask().unwrap_or_default());
     }
     let main = found.iter().any(|(a, _)| *a == Archive::Main).then_some(());

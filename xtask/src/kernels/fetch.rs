@@ -35,16 +35,17 @@ pub(crate) fn kernel(release: Release, folder: &Path, archives: &mut Archives) -
     if let Some(kernel) = kept(folder, Some(KEPT)) {
         return Ok(kernel);
     }
-    eprintln!("{}: fetching it from Debian's archive", release.name());
-    match fetch(release, folder, archives) {
+    let name = release.name();
+    eprintln!("{name}: fetching it from Debian's archive");
+    match child::fetched(name, || fetch(release, folder, archives)) {
         Ok(kernel) => Ok(kernel),
         // Without the network an older one is better than none.
         Err(e) => match kept(folder, None) {
             Some(kernel) => {
-                eprintln!("{}: {e:#}; taking {}, fetched before", release.name(), kernel.version);
+                eprintln!("{name}: {e:#}; taking {}, fetched before", kernel.version);
                 Ok(kernel)
             }
-            None => Err(e.context(format!("cannot fetch the kernel {}", release.name()))),
+            None => Err(e.context(format!("cannot fetch the kernel {name}"))),
         },
     }
 }
@@ -104,7 +105,8 @@ impl Apt {
              Dir::State::Lists \"{at}/lists\";\n\
              Dir::State::Status \"/dev/null\";\n\
              Dir::Cache \"{at}/cache\";\n\
-             APT::Sandbox::User \"root\";\n"
+             APT::Sandbox::User \"root\";\n\
+             Acquire::Retries \"5\";\n"
         );
         fs::write(folder.join("apt.conf"), settings)?;
         Ok(Self { folder: folder.to_owned() })
