@@ -80,7 +80,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<()> {
     if wanted.check {
         let chart = workspace.root.join(render::CHART);
         let mut lint = std::process::Command::new(&helm);
-        child::run(lint.args(["lint", "--strict", "--quiet"]).arg(&chart), Duration::from_secs(60))?;
+        child::run(lint.args(["lint", "--strict", "--quiet"]).arg(&chart), Duration::from_secs(180))?;
         for (number, arguments) in render::VARIANTS.iter().enumerate() {
             let file = workspace.target.join(format!("deploy/variant-{number}.yaml"));
             fs::create_dir_all(file.parent().context("a file has a folder")?)?;

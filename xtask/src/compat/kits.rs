@@ -100,7 +100,7 @@ fn debian(place: &Place<'_>) -> Result<()> {
     for entry in fs::read_dir(&archives)? {
         let package = entry?.path();
         if package.extension().is_some_and(|e| e == "deb") {
-            run(Command::new("dpkg-deb").arg("-x").args([&package, &unpacked]), 1)?;
+            run(Command::new("dpkg-deb").arg("-x").args([&package, &unpacked]), 5)?;
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// On a machine that has other things to do.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_secs(240);
 
 /// Two processes, ended with this value.
 pub(crate) struct ApiServer {
@@ -42,7 +42,7 @@ impl ApiServer {
         let mut mkpki = Command::new(bin.join("mkpki"));
         mkpki.arg("-dir").arg(&pki).args(["-node", "none", "-ips", "127.0.0.1"]);
         mkpki.args(["-server", &format!("https://127.0.0.1:{port}")]);
-        child::run(&mut mkpki, Duration::from_secs(30))?;
+        child::run(&mut mkpki, Duration::from_secs(120))?;
 
         let mut server = Self { folder, running: Vec::new() };
         let (clients, peers) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));

@@ -34,7 +34,7 @@ pub(crate) fn check(workspace: &Workspace, manifests: &[PathBuf]) -> Result<()> 
         .args(["-strict", "-summary", "-skip", UNKNOWN, "-schema-location"])
         .arg(folder.join("{{.ResourceKind}}{{.KindSuffix}}.json"))
         .args(manifests);
-    child::run(&mut kubeconform, Duration::from_secs(120))
+    child::run(&mut kubeconform, Duration::from_secs(300))
 }
 
 fn make(workspace: &Workspace, folder: &Path) -> Result<()> {

@@ -24,7 +24,7 @@ use crate::{child, workspace::Workspace};
 /// The policy's name in the test, so that an installed one is left alone.
 const POLICY: &str = "lastcall-inject-trial";
 /// How long an API server may take to put a policy into effect.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Fails if the server refuses a manifest or a case comes out wrong, or cannot try the cases and has to.
 pub(crate) fn judge(workspace: &Workspace, kubeconfig: &Path, has_policy: bool) -> Result<()> {

@@ -235,7 +235,7 @@ fn images(home: &Path) -> Result<()> {
         let mut command = Command::new(home.join("bin/mkimage"));
         command.args(["-tag", &format!("e2e.local/{name}:1"), "-entrypoint", &format!("/{name}"), "-o"]);
         command.arg(&image).arg(format!("{}:/{name}", program.display()));
-        child::run(&mut command, Duration::from_secs(60))?;
+        child::run(&mut command, Duration::from_secs(180))?;
     }
     Ok(())
 }

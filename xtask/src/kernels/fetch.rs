@@ -120,7 +120,7 @@ impl Apt {
 
     /// The packages that hold the release's kernel, by what its metapackage depends on.
     fn packages(&self) -> Result<Vec<String>> {
-        child::run(self.command("apt-get").args(["-qq", "update"]), Duration::from_secs(180))?;
+        child::run(self.command("apt-get").args(["-qq", "update"]), Duration::from_secs(300))?;
         let depends = ["depends", "--recurse", "--important", "linux-image-amd64"];
         let text = child::answer(self.command("apt-cache").args(depends))
             .context("there is no linux-image-amd64 in it")?;
@@ -139,7 +139,7 @@ impl Apt {
         let entry = fs::read_dir(&debs)?.next().context("apt-get has downloaded nothing")??;
         let mut unpack = Command::new("dpkg-deb");
         unpack.arg("-x").arg(entry.path()).arg(to);
-        child::run(&mut unpack, Duration::from_secs(120))?;
+        child::run(&mut unpack, Duration::from_secs(300))?;
         let mut ask = Command::new("dpkg-deb");
         let version = child::answer(ask.arg("-f").arg(entry.path()).arg("Version"));
         Ok(version.context("the package has no version")?.trim().to_owned())

@@ -40,11 +40,11 @@ pub(crate) fn base(folder: &Path, programs: &[(String, PathBuf)]) -> Result<Path
         let to = format!("programs/{name}");
         install(&root, file, &to)?;
         // What the compiler says of them for debuggers is most of their size.
-        child::run(Command::new("strip").arg("--strip-debug").arg(root.join(to)), Duration::from_secs(30))?;
+        child::run(Command::new("strip").arg("--strip-debug").arg(root.join(to)), Duration::from_secs(120))?;
     }
     fs::write(root.join("init"), INIT)?;
     let mut executable = Command::new("chmod");
-    child::run(executable.arg("+x").arg(root.join("init")), Duration::from_secs(5))?;
+    child::run(executable.arg("+x").arg(root.join("init")), Duration::from_secs(60))?;
     pack(&root, ".", &folder.join("base.cpio"))
 }
 
@@ -88,7 +88,7 @@ fn pack(folder: &Path, what: &str, to: &Path) -> Result<PathBuf> {
     let mut cpio = Command::new("cpio");
     cpio.args(["--create", "--format=newc", "--owner=+0:+0", "--quiet"]).current_dir(folder);
     cpio.stdin(File::open(&names)?).stdout(File::create(to)?).stderr(Stdio::inherit());
-    child::run(&mut cpio, Duration::from_secs(60))?;
+    child::run(&mut cpio, Duration::from_secs(300))?;
     fs::remove_file(names)?;
     Ok(to.to_owned())
 }

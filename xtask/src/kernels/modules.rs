@@ -50,7 +50,7 @@ pub(crate) fn collect(unpacked: &Path, to: &Path) -> Result<()> {
     }
     let folder = fs::read_dir(lib.join("modules")).context("the packages have no modules")?.next();
     let release = folder.context("the packages have no modules")??.file_name();
-    child::run(program("depmod").arg("-b").arg(unpacked).arg(&release), Duration::from_secs(120))?;
+    child::run(program("depmod").arg("-b").arg(unpacked).arg(&release), Duration::from_secs(300))?;
     let mut taken: Vec<PathBuf> = Vec::new();
     for module in WANTED {
         let mut ask = program("modprobe");
@@ -88,5 +88,5 @@ fn copy(module: &Path, to: &Path, number: usize) -> Result<()> {
     };
     let mut command = Command::new(unpack);
     command.arg("-dc").arg(module).stdin(Stdio::null()).stdout(fs::File::create(target)?);
-    child::run(&mut command, Duration::from_secs(30))
+    child::run(&mut command, Duration::from_secs(120))
 }

@@ -62,7 +62,8 @@ pub(crate) fn wait_for_the_end(cluster: &Cluster, pods: &Pods) -> Result<()> {
     no_pods(pods, |namespace| namespace.starts_with(NAMESPACES))?;
     let all = cluster.kubectl(&["get", "namespaces", "-o", "name"])?;
     for namespace in all.lines().filter(|name| name.starts_with(&format!("namespace/{NAMESPACES}"))) {
-        cluster.kubectl(&["wait", "--for=delete", namespace, "--timeout=55s"])?;
+        let wait = ["wait", "--for=delete", namespace, "--timeout=180s"];
+        cluster.kubectl_with(&wait, "", GONE)?;
     }
     Ok(())
 }
