@@ -39,7 +39,7 @@ const EXHAUST: &str = r#"
         for less in 1048576 131072 0; do
           echo $((used - less)) >"$folder/memory.limit_in_bytes" && break
         done
-        exec 3<>/dev/tcp/127.0.0.1/9903 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && timeout 1 cat <&3
+        exec 3<>/dev/tcp/127.0.0.1/9903 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && timeout 1 cat <&3 || sleep 0.1
         exec 3>&-
       else
         echo 1M >"$folder/memory.max" || exit 0

@@ -13,7 +13,7 @@ use crate::home::{Home, INSIDE};
 use crate::run::{output, run};
 
 /// An API call, on a machine that has other things to do.
-const CALL: Duration = Duration::from_secs(60);
+const CALL: Duration = Duration::from_secs(120);
 
 /// Where commands go.
 #[derive(Clone, Debug)]

@@ -35,7 +35,7 @@ fn rolled(stage: &Stage<'_>) -> Result<()> {
     stage.agent.ready()?;
     let answer = ask.answered()?;
     unfailed(stage)?;
-    stage.goes_after(&pod, &answer, LATE)
+    stage.goes_after(&pod, answer, LATE)
 }
 
 /// SIGKILL of all of the container, as the kernel does it when memory runs out.
@@ -50,7 +50,7 @@ fn killed(stage: &Stage<'_>) -> Result<()> {
     stage.agent.ready()?;
     let answer = ask.answered()?;
     unfailed(stage)?;
-    stage.goes_after(&pod, &answer, LATE)
+    stage.goes_after(&pod, answer, LATE)
 }
 
 /// The hook finds nobody and begins to sleep; the next agent takes it over.
@@ -63,7 +63,7 @@ fn killed_before(stage: &Stage<'_>) -> Result<()> {
     let answer = ask.answered()?;
     stage.agent.ready()?;
     unfailed(stage)?;
-    stage.goes_after(&pod, &answer, LATE)
+    stage.goes_after(&pod, answer, LATE)
 }
 
 /// Deletes a pod when its node has lost the agent and has no other yet. The kubelet stands still meanwhile: at
@@ -102,7 +102,7 @@ fn out_of_memory(stage: &Stage<'_>) -> Result<()> {
     let answer = ask.answered()?;
     stage.agent.ready()?;
     unfailed(stage)?;
-    stage.goes_after(&next, &answer, LATE)?;
+    stage.goes_after(&next, answer, LATE)?;
     let node = stage.cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"])?;
     let note = stage.warning_about("default", &node, "AgentWasAbsent")?;
     ensure!(note.starts_with("1 preStop hook found no"), "{note}");
@@ -135,7 +135,7 @@ fn deleted(stage: &Stage<'_>) -> Result<()> {
     let answered = ask.answered();
     stage.agent.apply()?;
     removed?;
-    stage.goes_after(&pod, &answered?, 60.0)
+    stage.goes_after(&pod, answered?, 60.0)
 }
 
 /// `kubectl delete` of everything in `deploy/`: the hooks are sleeps from then on.

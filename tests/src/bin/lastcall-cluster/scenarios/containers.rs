@@ -52,7 +52,7 @@ fn two_hooks(stage: &Stage<'_>) -> Result<()> {
     short.answered()?;
     let answer = long.answered()?;
     stage.ends_as("web", "drained")?;
-    stage.goes_after(&pod, &answer, 20.0)
+    stage.goes_after(&pod, answer, 20.0)
 }
 
 /// A hook holds its own container alone: what `lastcall check` warns of.

@@ -71,7 +71,7 @@ fn by_helm(stage: &Stage<'_>) -> Result<()> {
     let answer = ask.answered().context("the request that was in flight when the chart was upgraded")?;
     let reasons = stage.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])?;
     ensure!(!reasons.contains("FailedPreStopHook"), "the kubelet says that the hook failed");
-    stage.goes_after(&pod, &answer, 40.0)?;
+    stage.goes_after(&pod, answer, 40.0)?;
     let next = count(stage.cluster.kubectl(&agents)?)?;
     let next: Vec<&Value> =
         next.iter().filter(|agent| agent["metadata"]["deletionTimestamp"].is_null()).collect();

@@ -137,7 +137,7 @@ fn workload(stage: &Stage<'_>) -> Result<()> {
     stage.apply(vec![version(18_183)])?;
     short.answered()?;
     stage.ends_as(&second.name, "drained")?;
-    let answered = long.answered()?.earliest();
+    let answered = long.answered()?;
     stage.ends_as(&first.name, "drained")?;
     for pod in [&first, &second] {
         let gone = stage.sees(pod, SOON, "its end", |pod| pod.gone)?;

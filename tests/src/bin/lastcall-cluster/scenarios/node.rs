@@ -26,7 +26,7 @@ fn kubelet(stage: &Stage<'_>) -> Result<()> {
     stage.cluster.component("kubelet", Change::Start)?;
     let answer = ask.answered()?;
     stage.ends_as("web", "drained")?;
-    stage.goes_after(&pod, &answer, 40.0)
+    stage.goes_after(&pod, answer, 40.0)
 }
 
 /// New connections go on coming to the pod, because nothing takes it out of the rules: they must be served

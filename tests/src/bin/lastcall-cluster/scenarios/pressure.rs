@@ -34,7 +34,8 @@ fn node_pressure(stage: &Stage<'_>) -> Result<()> {
     // Longer than the kubelet takes to evict.
     let ask = stage.ask(&pod, 30_000)?;
     // Written in place: a new file would not be the one that is bound.
-    fs::write(&setting, format!("{}\n", tasks + 500))?;
+    // Of the thousand that the threshold leaves, room for what ends beside it meanwhile.
+    fs::write(&setting, format!("{}\n", tasks + 100))?;
     let drains = stage.agent.begins(&format!("{}/web", stage.namespace), EVICTED);
     fs::write(&setting, usual)?;
     drains?;

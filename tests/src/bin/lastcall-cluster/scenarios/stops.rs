@@ -35,7 +35,7 @@ fn delete(stage: &Stage<'_>) -> Result<()> {
     let (pod, ask, _) = stage.deleted_while_asked(&app, 12_000)?;
     let answer = ask.answered()?;
     stage.ends_as("web", "drained")?;
-    stage.goes_after(&pod, &answer, 20.0)
+    stage.goes_after(&pod, answer, 20.0)
 }
 
 fn rolling_update(stage: &Stage<'_>) -> Result<()> {
@@ -183,7 +183,7 @@ fn grace_of_an_hour(stage: &Stage<'_>) -> Result<()> {
     let (pod, ask, _) = stage.deleted_while_asked(&app, 40_000)?;
     let answer = ask.answered()?;
     stage.ends_as("web", "drained")?;
-    stage.goes_after(&pod, &answer, 20.0)
+    stage.goes_after(&pod, answer, 20.0)
 }
 
 /// It may have no address yet that anybody knows; the hook must not hang for that.
