@@ -234,8 +234,11 @@ fn images(home: &Path) -> Result<()> {
         }
         let mut command = Command::new(home.join("bin/mkimage"));
         command.args(["-tag", &format!("e2e.local/{name}:1"), "-entrypoint", &format!("/{name}"), "-o"]);
-        command.arg(&image).arg(format!("{}:/{name}", program.display()));
+        // Whole or not at all: one that was interrupted would pass for newer than its program.
+        let new = image.with_extension("new");
+        command.arg(&new).arg(format!("{}:/{name}", program.display()));
         child::run(&mut command, Duration::from_secs(180))?;
+        fs::rename(&new, &image).with_context(|| format!("cannot make {}", image.display()))?;
     }
     Ok(())
 }

@@ -154,6 +154,10 @@ fn with_clusters(
         work(&homes.iter().map(Cluster::own).collect::<Result<Vec<_>>>()?)?
     } else {
         let was_there = boot::init(home)?.is_some();
+        if !was_there {
+            // Those beside it, of a command that was killed.
+            all_down(home, true)?;
+        }
         let status = supervise::run_as_child();
         if !was_there {
             all_down(home, true)?;

@@ -128,7 +128,7 @@ fn agent_ended_by(stage: &Stage<'_>, reason: &str) -> Result<()> {
 fn deleted(stage: &Stage<'_>) -> Result<()> {
     stage.apply(vec![patient()])?;
     let pod = stage.ready_pod("web")?;
-    let ask = stage.ask(&pod, 12_000)?;
+    let ask = stage.ask(&pod, 20_000)?;
     stage.delete("pod/web", &[])?;
     stage.draining("web")?;
     let removed = stage.agent.remove();

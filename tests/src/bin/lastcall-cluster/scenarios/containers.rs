@@ -47,7 +47,7 @@ fn two_hooks(stage: &Stage<'_>) -> Result<()> {
     app.grace = 90;
     stage.apply(vec![with(app.pod(), "containers", another(&app, "other"))])?;
     let pod = stage.ready_pod("web")?;
-    let (short, long) = (stage.ask(&pod, 5_000)?, stage.ask_at(&pod, 8081, 12_000)?);
+    let (short, long) = (stage.ask(&pod, 5_000)?, stage.ask_at(&pod, 8081, 20_000)?);
     stage.delete("pod/web", &[])?;
     short.answered()?;
     let answer = long.answered()?;

@@ -20,7 +20,7 @@ pub(super) const ALL: &[Scenario] = &[
 fn kubelet(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 90;
-    let (pod, ask, _) = stage.deleted_while_asked(&app, 15_000)?;
+    let (pod, ask, _) = stage.deleted_while_asked(&app, 20_000)?;
     stage.draining("web")?;
     stage.cluster.component("kubelet", Change::Kill)?;
     stage.cluster.component("kubelet", Change::Start)?;

@@ -32,7 +32,7 @@ const WORK: u32 = 8_000;
 fn delete(stage: &Stage<'_>) -> Result<()> {
     let mut app = App::new("web", Hook::Drain(""));
     app.grace = 90;
-    let (pod, ask, _) = stage.deleted_while_asked(&app, 12_000)?;
+    let (pod, ask, _) = stage.deleted_while_asked(&app, 20_000)?;
     let answer = ask.answered()?;
     stage.ends_as("web", "drained")?;
     stage.goes_after(&pod, answer, 20.0)
