@@ -123,7 +123,7 @@ impl Apt {
         child::run(self.command("apt-get").args(["-qq", "update"]), Duration::from_secs(300))?;
         let depends = ["depends", "--recurse", "--important", "linux-image-amd64"];
         let text = child::answer(self.command("apt-cache").args(depends))
-            .context("there is no linux-image-amd64 in it")?;
+            .context("there is no linux-image-amd64 in what apt-get could fetch, see above")?;
         let packages: Vec<String> = text.lines().filter(|l| is_part(l)).map(str::to_owned).collect();
         ensure!(!packages.is_empty(), "linux-image-amd64 depends on no kernel there");
         Ok(packages)
