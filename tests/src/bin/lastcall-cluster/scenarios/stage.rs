@@ -300,9 +300,9 @@ impl Ask {
     }
 
     /// Fails if the answer is there already, or could be.
-    pub(super) fn still_waits(&self, while_: &str) -> Result<()> {
+    pub(super) fn still_waits(&self, what: &str) -> Result<()> {
         let waits = now() - self.asked;
-        ensure!(waits < self.takes, "{while_}: {waits:.1} s after a request of {} s was sent", self.takes);
+        ensure!(waits < self.takes, "{what}: {waits:.1} s after a request of {} s was sent", self.takes);
         Ok(())
     }
 
