@@ -10,6 +10,12 @@ use lastcall_tests::{Client, Conn, Hook, Node, Server, Stop, clock, scenarios};
 const A_WHILE: Duration = Duration::from_millis(2600);
 /// From the last close to the answer: events, no polling.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// The same as the agent measures it, and as the clock does where a dump was faster than the event. A poll would
+/// come 400 ms after that moment.
+const OWN: Duration = Duration::from_millis(500);
+const FASTER: Duration = Duration::from_millis(200);
+/// What has not come by then never will.
+const AGES: Duration = Duration::from_secs(30);
 
 scenarios! {
     /// A client's FIN is half of the end: the app may still answer. The second FIN is the other half.
@@ -25,7 +31,7 @@ scenarios! {
     fn a_fin_from_the_app(node) {
         let mut session = Session::start(node)?;
         session.server.close();
-        ensure!(session.client.closed_within(AT_ONCE)?, "no FIN came");
+        ensure!(session.client.closed_within(AGES)?, "no FIN came");
         session.client.close();
         ended(&session.stop)
     }
@@ -100,7 +106,7 @@ scenarios! {
 
         let stop = node.kubelet().delete(&pod)?;
         ensure!(stop.still_held_after(Duration::from_secs(5)), "given up too soon");
-        let answer = stop.answered_within(Duration::from_secs(20))?;
+        let answer = stop.answered_within(Duration::from_secs(60))?;
         ensure!(answer.outcome() == "drained", "{answer:?}");
         ensure!(answer.body["remained"]["vanished"] == 1, "{answer:?}");
         Ok(())
@@ -120,7 +126,7 @@ scenarios! {
         client.unplug()?;
         served.respond("to nobody")?;
         ensure!(stop.still_held_after(Duration::from_secs(5)), "given up too soon");
-        let answer = stop.answered_within(Duration::from_secs(20))?;
+        let answer = stop.answered_within(Duration::from_secs(60))?;
         ensure!(answer.outcome() == "drained", "{answer:?}");
         ensure!(answer.body["remained"]["vanished"] == 1, "{answer:?}");
         Ok(())
@@ -139,15 +145,13 @@ scenarios! {
         let from = clock::now();
         drop(crowd);
         let closed = clock::now();
-        let answer = stop.answered_within(Duration::from_secs(10))?;
+        let answer = stop.answered_within(AGES)?;
         eprintln!(
             "2,000 closed in {:.0} ms, answered {:.0} ms later; {}",
             (closed - from) * 1e3, (answer.at - closed) * 1e3, answer.body
         );
         ensure!(answer.outcome() == "drained", "{answer:?}");
-        let after = answer.body["last_close_to_answer_ms"].as_f64();
-        ensure!(after.is_some_and(|ms| ms < 1000.0), "not by an event, or late: {answer:?}");
-        Ok(())
+        answer.follows_the_last_close(AT_ONCE, AT_ONCE)
     }
 }
 
@@ -183,6 +187,5 @@ impl Session {
 fn ended(stop: &Stop) -> Result<()> {
     let answer = stop.answered_within(AT_ONCE)?;
     ensure!(answer.outcome() == "drained", "{answer:?}");
-    ensure!(answer.body["last_close_to_answer_ms"].as_f64().is_some_and(|ms| ms < 500.0), "{answer:?}");
-    Ok(())
+    answer.follows_the_last_close(OWN, FASTER)
 }
