@@ -23,7 +23,7 @@ pub const HOOK_PORT: u16 = 9902;
 /// Where `/readyz` and `/metrics` are.
 pub const METRICS_PORT: u16 = 9903;
 /// An agent that is not ready by then never will be.
-pub(crate) const START: Duration = Duration::from_secs(60);
+pub(crate) const START: Duration = Duration::from_secs(120);
 
 /// The agent's binary: `LASTCALL_BIN`, or the one that cargo built beside the tests.
 pub fn agent_binary() -> Result<PathBuf> {
