@@ -19,7 +19,7 @@ use crate::process::{Process, binary};
 use crate::program;
 
 /// What is not so by then will never be.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pod on a node. Clones are the same pod.
 #[derive(Clone, Debug)]

@@ -39,8 +39,8 @@ impl Stage {
         Ok(stop)
     }
 
-    /// The same while somebody waits for an answer, or is connected where nobody knows what is spoken: nothing is
-    /// settled or idle before he has left, however long a test takes to begin.
+    /// The same while somebody waits for an answer: the drain is not over before he has left, however long a test
+    /// takes to begin.
     pub fn delete_held(&self, node: &Node) -> Result<(Stop, Held)> {
         let (mut conn, mut served) = self.accepted()?;
         conn.get("/held")?;

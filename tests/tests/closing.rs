@@ -114,15 +114,25 @@ scenarios! {
 
     /// The same with a request that comes after the attach, so that packets alone tell of it.
     fn a_new_client_that_vanishes_without_a_packet(node) {
-        let _agent = node.agent().start()?;
+        let agent = node.agent().start()?;
         let hook = Hook::http("/drain?settle=1s");
         let pod = node.pod("web").port("http", 8080).hook(hook).grace(120).start()?;
         let (server, client) = (pod.listen(8080)?, node.client()?);
+        let ask = |client: &Client| -> Result<(Conn, Conn)> {
+            let mut conn = client.connect(&pod, 8080)?;
+            conn.get("/report")?;
+            let mut served = server.accept()?;
+            served.request()?;
+            Ok((conn, served))
+        };
+        // Somebody else is waited for until the new one is there.
+        let (mut other, mut others) = ask(&node.client()?)?;
         let stop = node.kubelet().delete(&pod)?;
-        let mut conn = client.connect(&pod, 8080)?;
-        conn.get("/report")?;
-        let mut served = server.accept()?;
-        served.request()?;
+        agent.watches(&pod)?;
+        let (_conn, mut served) = ask(&client)?;
+        others.respond("here it is")?;
+        other.response()?;
+        drop((other, others));
         client.unplug()?;
         served.respond("to nobody")?;
         ensure!(stop.still_held_after(Duration::from_secs(5)), "given up too soon");
