@@ -128,6 +128,11 @@ pub(crate) fn run_watched(command: &mut Command, stream: Stream, limit: Duration
     listen(command, stream, true, limit)
 }
 
+/// Runs with one stream returned, and not shown.
+pub(crate) fn run_heard(command: &mut Command, stream: Stream, limit: Duration) -> Result<Watched> {
+    listen(command, stream, false, limit)
+}
+
 fn listen(command: &mut Command, stream: Stream, show: bool, limit: Duration) -> Result<Watched> {
     match stream {
         Stream::Out => command.stdout(Stdio::piped()),

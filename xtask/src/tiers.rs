@@ -12,16 +12,18 @@ use std::{
     ffi::{OsStr, OsString},
     io::{IsTerminal as _, stdout},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::ValueEnum;
 
 use crate::{
     apt,
     build::{Built, build},
-    child::{self, Stream},
+    child::{self, Stream, Watched},
     ebpf, root,
     workspace::Workspace,
 };
@@ -56,8 +58,19 @@ impl Tier {
         Duration::from_secs(match self {
             Self::Pure => 600,
             Self::Packets => 300,
-            Self::Scenarios => 1500,
+            Self::Scenarios => 2400,
         })
+    }
+
+    /// How many programs run side by side: most of those with scenarios end with one that takes long.
+    fn lanes(self) -> usize {
+        if self == Self::Scenarios { 2 } else { 1 }
+    }
+
+    /// How many tests each of them runs at a time. Scenarios wait much more than they work.
+    fn threads(self) -> usize {
+        let processors = thread::available_parallelism().map_or(2, |n| n.get());
+        if self == Self::Scenarios { processors * 3 / 2 } else { processors }
     }
 
     fn name(self) -> &'static str {
@@ -127,21 +140,41 @@ fn run_tier(
 ) -> Result<Tally> {
     println!("\n== {}", tier.name());
     let started = Instant::now();
+    let threads = OsString::from(tier.threads().to_string());
+    let programs: Vec<&Built> = tests.iter().filter(|t| Tier::of(t) == tier).collect();
+    let next = AtomicUsize::new(0);
+    let live = tier.lanes() == 1;
+    let lane = || -> Result<Tally> {
+        let mut tally = Tally::default();
+        while let Some(test) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let variables = [
+                ("LASTCALL_BIN", agent.file.as_os_str()),
+                ("CARGO_MANIFEST_DIR", test.folder.as_os_str()),
+                ("RUST_TEST_THREADS", threads.as_os_str()),
+            ];
+            let mut command = command(tier, test.file.as_os_str(), &variables);
+            command.args(filter).current_dir(&test.folder);
+            let title = format!("-- {}/{}", test.package, test.name);
+            let limit = tier.limit().saturating_sub(started.elapsed());
+            if live {
+                println!("{title}");
+                tally.run(&mut command, limit, &test.name)?;
+            } else {
+                let ran = child::run_heard(&mut command, Stream::Out, limit)?;
+                println!("{title}\n{}", ran.said);
+                tally.add(&ran, &test.name);
+            }
+        }
+        Ok(tally)
+    };
     let mut tally = Tally::default();
-    // Scenarios wait more than they work, but each starts an agent, and starting is work.
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
-    let threads = OsString::from(if tier == Tier::Scenarios { 2 * threads } else { threads }.to_string());
-    for test in tests.iter().filter(|t| Tier::of(t) == tier) {
-        let variables = [
-            ("LASTCALL_BIN", agent.file.as_os_str()),
-            ("CARGO_MANIFEST_DIR", test.folder.as_os_str()),
-            ("RUST_TEST_THREADS", threads.as_os_str()),
-        ];
-        let mut command = command(tier, test.file.as_os_str(), &variables);
-        command.args(filter).current_dir(&test.folder);
-        println!("-- {}/{}", test.package, test.name);
-        tally.run(&mut command, tier.limit().saturating_sub(started.elapsed()), &test.name)?;
-    }
+    thread::scope(|scope| -> Result<()> {
+        let lanes: Vec<_> = (0..tier.lanes()).map(|_| scope.spawn(lane)).collect();
+        for lane in lanes {
+            tally.merge(lane.join().map_err(|_| anyhow!("running the {} panicked", tier.name()))??);
+        }
+        Ok(())
+    })?;
     if tier == Tier::Pure && filter.is_empty() {
         println!("-- documentation examples");
         let mut command = workspace.cargo();
@@ -181,7 +214,11 @@ pub(crate) struct Tally {
 
 impl Tally {
     fn run(&mut self, command: &mut Command, limit: Duration, name: &str) -> Result<()> {
-        let ran = child::run_watched(command, Stream::Out, limit)?;
+        self.add(&child::run_watched(command, Stream::Out, limit)?, name);
+        Ok(())
+    }
+
+    fn add(&mut self, ran: &Watched, name: &str) {
         let failed = self.failed;
         ran.said.lines().for_each(|line| self.count(line));
         match ran.status {
@@ -191,7 +228,13 @@ impl Tally {
             }
             Some(_) => {}
         }
-        Ok(())
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.broken.extend(other.broken);
     }
 
     /// `test result: ok. 12 passed; 0 failed; 1 ignored; …`
