@@ -356,7 +356,7 @@ impl Stop {
         when.with_context(|| format!("not gone within {timeout:?} and {lost:?}"))
     }
 
-    /// Seconds that the machine has kept from the node since all this began.
+    /// What the machine has kept from the node since all this began.
     pub fn lost(&self) -> Duration {
         self.since.lost()
     }
