@@ -23,7 +23,7 @@ pub const HOOK_PORT: u16 = 9902;
 /// Where `/readyz` and `/metrics` are.
 pub const METRICS_PORT: u16 = 9903;
 /// An agent that is not ready by then never will be.
-pub(crate) const START: Duration = Duration::from_secs(20);
+pub(crate) const START: Duration = Duration::from_secs(120);
 
 /// The agent's binary: `LASTCALL_BIN`, or the one that cargo built beside the tests.
 pub fn agent_binary() -> Result<PathBuf> {
@@ -209,10 +209,25 @@ impl Agent {
         Ok(line.with_context(|| format!("no metric {name}"))?.parse()?)
     }
 
+    /// Waits until a metric has a value: something may be counted a moment after it can be seen elsewhere.
+    pub fn counts(&self, name: &str, value: f64) -> Result<()> {
+        let until = Instant::now() + START;
+        loop {
+            let found = self.metric(name)?;
+            if found == value {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                bail!("{name} is {found}, not {value}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// GETs a path from the node's loopback.
     pub fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let stream = self.host.netns().run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)))?;
+        let stream = self.host.netns().run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10)))?;
         let mut conn = Conn::new(stream)?;
         conn.send(format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n"))?;
         let (head, body) = conn.response()?;
@@ -222,7 +237,7 @@ impl Agent {
     /// `kill -9`.
     pub fn kill(&self) {
         self.signal(Signal::SIGKILL);
-        self.process.exited_within(Duration::from_secs(5));
+        self.process.exited_within(START);
     }
 
     /// Sends a signal.

@@ -65,7 +65,7 @@ pub fn procs(cgroup: &Path) -> Result<File> {
 /// Kills everything in `cgroup` and removes it with all below. Dying processes leave late, hence the retry.
 fn remove(cgroup: &Path) -> io::Result<()> {
     let _ = fs::write(cgroup.join("cgroup.kill"), "1");
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + Duration::from_secs(30);
     loop {
         match remove_tree(cgroup) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
@@ -98,7 +98,8 @@ fn start_reaper() {
     let script = r#"
         cat >/dev/null
         for cgroup in "$0"*; do [ -d "$cgroup" ] && echo 1 >"$cgroup/cgroup.kill"; done
-        for _ in 1 2 3 4 5 6 7 8 9 10; do
+        for _ in $(seq 150); do
+            for cgroup in "$0"*; do [ -d "$cgroup" ] || exit; done
             find "$0"* -depth -type d -exec rmdir {} + && exit
             sleep 0.2
         done"#;

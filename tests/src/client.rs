@@ -18,7 +18,7 @@ use crate::process::Process;
 use crate::program;
 
 /// A dial that takes longer has failed.
-const DIAL: Duration = Duration::from_secs(5);
+const DIAL: Duration = Duration::from_secs(20);
 
 /// A client. The node routes between it and the pods; it knows nothing of Services but their addresses.
 #[derive(Clone, Debug)]

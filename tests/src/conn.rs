@@ -2,14 +2,15 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::clock;
 use crate::http::Head;
 use crate::netns::Netns;
 
@@ -100,6 +101,19 @@ impl Conn {
             }
             self.reader.consume(n);
         }
+    }
+
+    /// When the last bytes came, by [`crate::clock::now`]: by the kernel's word, whenever somebody reads them.
+    pub fn heard_at(&self) -> Result<f64> {
+        // SAFETY: plain integers, for which zero is a value.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        let (fd, place) = (self.stream().as_raw_fd(), (&raw mut info).cast());
+        // SAFETY: an open descriptor, and a place of that length.
+        let result =
+            unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut length) };
+        ensure!(result == 0, "TCP_INFO: {}", io::Error::last_os_error());
+        Ok(clock::now() - f64::from(info.tcpi_last_data_recv) / 1e3)
     }
 
     /// Half-close: our FIN goes out, the other direction stays open.

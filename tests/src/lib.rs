@@ -9,7 +9,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`clock`], [`journal`], [`process`], [`http`] | time, events to wait for, child processes, HTTP/1.1 |
+//! | [`clock`], [`pace`], [`journal`], [`process`], [`http`] | time, and what a busy machine keeps of it, events to wait for, child processes, HTTP/1.1 |
 //! | [`netns`], [`cgroup`], [`host`], [`tc`], [`sockmap`] | the kernel's side of a node |
 //! | [`api`], [`manifest`], [`proxy`], [`cluster`], [`service`] | the API's side: Pods, EndpointSlices, Services, and who obeys them |
 //! | [`program`], [`pod`], [`client`], [`conn`], [`load`], [`repeated`], [`mesh`] | who talks to whom |
@@ -33,6 +33,7 @@ pub mod manifest;
 pub mod mesh;
 pub mod netns;
 pub mod node;
+pub mod pace;
 pub mod pod;
 pub mod process;
 pub mod program;

@@ -81,6 +81,8 @@ impl Load {
         let mut command = Command::new(binary("lastcall-load")?);
         let name = kind.to_possible_value().context("every load has a name")?;
         command.args(["--kind", name.get_name(), "--target", &target.to_string()]);
+        // Slowness is no failure: of what is cut or refused the kernel tells at once.
+        command.args(["--timeout-seconds", "20"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let process = client.start(command)?;
         let stdin = process.stdin()?;

@@ -58,7 +58,7 @@ impl Netns {
     /// its IPv6 addresses: they answer no neighbour until their group is joined, and who asks before that
     /// asks again a second later.
     pub fn wait_until_up(&self, links: &[&str]) -> Result<()> {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         for link in links {
             while !self.ip(&format!("link show dev {link}"))?.contains(" state UP ")
                 || !self.is_found(link)?

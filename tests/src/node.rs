@@ -155,7 +155,7 @@ impl Node {
     /// Calls the hook's port on the node's own loopback, as a person or a script does.
     pub fn dial(&self, to: Ipv4Addr) -> Result<Conn> {
         let to = SocketAddr::from((to, HOOK_PORT));
-        let stream = self.host.netns().run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)));
+        let stream = self.host.netns().run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10)));
         Conn::new(stream.with_context(|| format!("connect to {to}"))?)
     }
 

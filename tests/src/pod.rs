@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::cluster::Cluster;
@@ -16,6 +17,9 @@ use crate::netns::Netns;
 use crate::node::{Family, Node};
 use crate::process::{Process, binary};
 use crate::program;
+
+/// What is not so by then will never be.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pod on a node. Clones are the same pod.
 #[derive(Clone, Debug)]
@@ -73,6 +77,26 @@ impl Pod {
         Server::listen(&netns, port).with_context(|| format!("listen on {port} in {}", self.name()))
     }
 
+    /// How many TCP sockets with this port of the pod's are in a state, as `ss` calls it.
+    pub fn sockets(&self, port: u16, state: &str) -> Result<usize> {
+        let netns = self.netns().context("the pod is gone")?;
+        let filter = format!("sport = :{port}");
+        Ok(netns.command("ss", &["-tnH", "state", state, &filter], "")?.lines().count())
+    }
+
+    /// Waits until that many are, or more: nothing announces it.
+    pub fn has_sockets(&self, port: u16, state: &str, at_least: usize) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let found = self.sockets(port, state)?;
+            if found >= at_least {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "{found} sockets at {port} are {state}, not {at_least}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Starts one more process in the pod.
     pub fn start_process(&self, command: Command) -> Result<Process> {
         let netns = self.netns().context("the pod is gone")?;
@@ -101,7 +125,7 @@ impl Pod {
     pub fn kill_app(&self) {
         for (_, process) in &self.0.processes {
             process.signal(Signal::SIGKILL);
-            process.exited_within(std::time::Duration::from_secs(5));
+            process.exited_within(PATIENCE);
         }
     }
 

@@ -52,7 +52,7 @@ impl Proxy {
     pub fn synced(&self) -> bool {
         let wanted = self.count.load(Ordering::SeqCst);
         let enough = |number: &u64| (*number >= wanted).then_some(());
-        wanted == 0 || self.applied.wait(LAG * 10, enough).is_some()
+        wanted == 0 || self.applied.wait(LAG * 60, enough).is_some()
     }
 }
 

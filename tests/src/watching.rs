@@ -10,7 +10,7 @@ use crate::agent::{Agent, HOOK_PORT};
 use crate::pod::Pod;
 
 /// A status that is not there by then will never be.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 /// Nothing announces a change of the status.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 

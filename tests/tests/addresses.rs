@@ -1,30 +1,40 @@
 //! Several addresses, several links, several pods: which packets are whose.
 
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lastcall_tests::{Client, Conn, Family, Node, scenario, scenarios};
+use lastcall_tests::{Conn, Family, Node, Server, clock, scenario, scenarios};
 
-const SOON: Duration = Duration::from_secs(4);
+const SOON: Duration = Duration::from_secs(15);
 const A_WHILE: Duration = Duration::from_secs(4);
 
-/// Sends a request that takes `ms` milliseconds, on a connection of its own.
-fn ask(client: &Client, to: std::net::SocketAddr, ms: u32) -> Result<Conn> {
-    let mut conn = client.connect_to(to)?;
-    conn.get(&format!("/slow?ms={ms}"))?;
-    Ok(conn)
+/// A request that the pod has read, and answers when the test does.
+fn ask(conn: Conn, server: &Server) -> Result<(Conn, Conn)> {
+    let (mut conn, mut served) = (conn, server.accept()?);
+    conn.get("/report")?;
+    served.request()?;
+    Ok((conn, served))
+}
+
+fn answer((conn, served): &mut (Conn, Conn)) -> Result<()> {
+    served.respond("here it is")?;
+    conn.response().map(drop)
 }
 
 /// The same port of both of a pod's addresses, at once: connections from before the attach and later ones.
 fn both_families_at_once(node: &Node) -> Result<()> {
     let agent = node.agent().start()?;
-    let pod = node.pod("web").http(8080).start()?;
+    let pod = node.pod("web").port("http", 8080).start()?;
+    let server = pod.listen(8080)?;
     let (v4, v6) = (node.client()?, node.client()?);
-    let [first, second] = pod.ips().map(|ip| std::net::SocketAddr::new(ip, 8080));
-    let mut old = [ask(&v4, first, 5000)?, ask(&v6, second, 5000)?];
+    let [first, second] = pod.ips().map(|ip| SocketAddr::new(ip, 8080));
+    let both =
+        || -> Result<_> { Ok([ask(v4.connect_to(first)?, &server)?, ask(v6.connect_to(second)?, &server)?]) };
+    let mut old = both()?;
     let stop = node.kubelet().delete(&pod)?;
     agent.sees(&pod, |drain| drain["counts"]["open"] == 2)?;
-    let mut young = [ask(&v4, first, 5500)?, ask(&v6, second, 6500)?];
+    let mut young = both()?;
     let drain = agent.sees(&pod, |drain| drain["counts"]["in_flight"] == 4 && drain["known"]["seen"] == 2)?;
     let ipv6 = |line: &serde_json::Value| line["local"].as_str().is_some_and(|local| local.starts_with('['));
     let lines = drain["connections"].as_array().context("no connections")?;
@@ -32,9 +42,7 @@ fn both_families_at_once(node: &Node) -> Result<()> {
     let seen = |line: &&serde_json::Value| line["known"] == "seen" && ipv6(line);
     ensure!(lines.iter().filter(seen).count() == 1, "the younger one's packets were not seen: {drain:#}");
     ensure!(stop.still_held_after(A_WHILE), "answered with requests in flight");
-    for conn in old.iter_mut().chain(&mut young) {
-        conn.response()?;
-    }
+    old.iter_mut().chain(&mut young).try_for_each(answer)?;
     ensure!(stop.answered_within(SOON)?.outcome() == "drained");
     Ok(())
 }
@@ -54,24 +62,24 @@ scenarios! {
     /// there put the answer off.
     fn traffic_on_the_second_link_counts(node) {
         let agent = node.agent().start()?;
-        let pod = node.pod("web").http(8080).second_link().start()?;
-        let neighbour = |ms| -> Result<Conn> {
-            let to = pod.second_addr(8080);
-            let mut conn = Conn::new(node.host().netns().run(|| std::net::TcpStream::connect(to))?)?;
-            conn.get(&format!("/slow?ms={ms}"))?;
-            Ok(conn)
-        };
-        let mut old = neighbour(4000)?;
+        let pod = node.pod("web").port("http", 8080).second_link().start()?;
+        let server = pod.listen(8080)?;
+        let to = pod.second_addr(8080);
+        let neighbour = || ask(Conn::new(node.host().netns().run(|| TcpStream::connect(to))?)?, &server);
+        let mut old = neighbour()?;
         let stop = node.kubelet().delete(&pod)?;
         agent.sees(&pod, |drain| drain["counts"]["in_flight"] == 1)?;
-        let mut young = neighbour(5000)?;
+        let mut young = neighbour()?;
         agent.sees(&pod, |drain| drain["counts"]["in_flight"] == 2 && drain["known"]["seen"] != 0)?;
         ensure!(stop.still_held_after(A_WHILE), "answered with a request in flight");
-        old.response()?;
-        young.response()?;
-        neighbour(0)?.response()?;
-        ensure!(stop.still_held_after(Duration::from_millis(1500)), "a new connection did not put it off");
-        ensure!(stop.answered_within(SOON)?.outcome() == "drained");
+        answer(&mut old)?;
+        let came = clock::now();
+        answer(&mut neighbour()?)?;
+        answer(&mut young)?;
+        let last = stop.answered_within(SOON)?;
+        // The floor begins anew; that of `idle-after` behind the last answer is a second.
+        ensure!(last.at - came > 1.95, "a new connection did not put it off: {last:?}");
+        ensure!(last.outcome() == "drained", "{last:?}");
         Ok(())
     }
 
@@ -79,22 +87,22 @@ scenarios! {
     /// it does with the one is nothing to the other.
     fn two_pods_with_equal_ports_and_peers(node) {
         let agent = node.agent().start()?;
-        let (one, other) = (node.pod("one").http(8080).start()?, node.pod("other").http(8080).start()?);
+        let start = |name| node.pod(name).port("http", 8080).start();
+        let (one, other) = (start("one")?, start("other")?);
+        let (of_one, of_other) = (one.listen(8080)?, other.listen(8080)?);
         let client = node.client()?;
-        let mut busy = client.connect_from(40_000, one.addr(8080))?;
-        let mut done = client.connect_from(40_000, other.addr(8080))?;
-        busy.get("/slow?ms=7000")?;
+        let mut busy = ask(client.connect_from(40_000, one.addr(8080))?, &of_one)?;
+        let mut done = ask(client.connect_from(40_000, other.addr(8080))?, &of_other)?;
         let stops = [node.kubelet().delete(&one)?, node.kubelet().delete(&other)?];
-        done.get("/slow?ms=1500")?;
         for pod in [&one, &other] {
             let drain = agent.sees(pod, |drain| drain["counts"]["in_flight"] == 1)?;
             ensure!(drain["connections"].as_array().is_some_and(|lines| lines.len() == 1), "{drain:#}");
         }
-        done.response()?;
-        done.close();
+        answer(&mut done)?;
+        drop(done);
         ensure!(stops[1].answered_within(SOON)?.outcome() == "drained");
         ensure!(stops[0].still_held_after(Duration::from_secs(2)), "answered with a request in flight");
-        busy.response()?;
+        answer(&mut busy)?;
         ensure!(stops[0].answered_within(SOON)?.outcome() == "drained");
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The API server as the source: what it says starts, informs and ends drains, and what it does not say
 //! ends none.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::api::Request;
@@ -9,9 +10,9 @@ use lastcall_tests::manifest::ServiceKind;
 use lastcall_tests::{Conn, Hook, Node, Pod, scenarios};
 
 /// Nothing is in flight and the Service is an ordinary one: its settle floor and a margin.
-const SOON: Duration = Duration::from_secs(8);
+const SOON: Duration = Duration::from_secs(20);
 /// From an event to the answer, on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 fn secs(n: f64) -> Duration {
     Duration::from_secs_f64(n)
@@ -55,8 +56,8 @@ scenarios! {
         let stop = node.kubelet().delete(&pod)?;
         ensure!(stop.still_held_after(secs(1.0)), "answered with a session open");
         pod.update(|object| object.deleted = object.deleted.map(|(at, _)| (at, 8)))?;
-        let answer = stop.answered_within(secs(8.0))?;
-        ensure!(answer.outcome() == "deadline" && answer.waited < secs(7.5), "{answer:?}");
+        let answer = stop.answered_within(SOON)?;
+        ensure!(answer.outcome() == "deadline" && answer.took_less_than(secs(7.5)), "{answer:?}");
         Ok(())
     }
 
@@ -78,7 +79,7 @@ scenarios! {
         node.cluster().mark_deleted(pod.name(), None)?;
         node.api()?.compact();
         node.api()?.come_back();
-        agent.logs("drain begins", secs(20.0))?;
+        agent.logs("drain begins", secs(60.0))?;
         let stop = node.kubelet().call_hook(&pod)?;
         ensure!(stop.still_held_after(secs(2.0)), "answered with a session open");
         Ok(())
@@ -139,8 +140,12 @@ scenarios! {
         let _stop = node.kubelet().delete(&pod)?;
         agent.says(&pod, "settling, 10 s: ")?;
         agent.logs("watching endpointslices; trying again", SOON)?;
-        let problems = agent.status()?["problems"].to_string();
-        ensure!(problems.contains("endpointslices: 403"), "{problems}");
+        let until = Instant::now() + SOON;
+        // The log may be a little earlier.
+        while !agent.status()?["problems"].to_string().contains("endpointslices: 403") {
+            ensure!(Instant::now() < until, "{}", agent.status()?["problems"]);
+            thread::sleep(Duration::from_millis(20));
+        }
         ensure!(agent.get(9903, "/readyz")?.0 == 200, "slices only inform");
         agent.kill();
         let asked = node.api()?.requests().len();
@@ -157,16 +162,16 @@ scenarios! {
     fn an_api_server_that_is_not_there_yet(node) {
         node.api()?.go_away();
         let agent = node.agent_of_cluster()?.start_unready()?;
-        agent.logs("hooks are answered", secs(20.0))?;
+        agent.logs("hooks are answered", secs(60.0))?;
         let (pod, session) = database(node, 60)?;
         let stop = node.kubelet().call_hook(&pod)?;
         ensure!(stop.still_held_after(secs(2.5)), "answered with a session open");
         let ready = agent.get(9903, "/readyz")?;
         ensure!(ready.0 == 503 && ready.1.contains("waiting  source read"), "{ready:?}");
         node.api()?.come_back();
-        agent.ready_within(secs(40.0))?;
+        agent.ready_within(secs(60.0))?;
         session.close();
-        ensure!(stop.answered_within(secs(12.0))?.outcome() == "drained");
+        ensure!(stop.answered_within(SOON)?.outcome() == "drained");
         Ok(())
     }
 

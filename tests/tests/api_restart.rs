@@ -1,13 +1,13 @@
 //! A hook without a deletion: a container's restart, or a pod's end of which the API says nothing yet.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::{Agent, Conn, Hook, Node, Pod, Stop, scenarios};
 use serde_json::{Value, json};
 
 /// From the hook to an answer that nothing has to be waited for, on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(8);
 
 fn secs(n: f64) -> Duration {
     Duration::from_secs_f64(n)
@@ -85,8 +85,8 @@ scenarios! {
         event(node, &pod, "08:59:30", KILLED.0, KILLED.1)?;
         let stop = node.kubelet().stop(&pod)?;
         ensure!(stop.still_held_after(secs(8.0)), "answered without a sign of a restart");
-        let answer = stop.answered_within(secs(4.0))?;
-        ensure!(answer.outcome() == "deadline" && answer.waited < secs(11.0), "{answer:?}");
+        let answer = stop.answered_within(secs(20.0))?;
+        ensure!(answer.outcome() == "deadline" && answer.took_less_than(secs(11.0)), "{answer:?}");
         ensure!(answer.body["why"].to_string().contains("nobody can tell"), "{answer:?}");
         Ok(())
     }
@@ -124,15 +124,15 @@ scenarios! {
 
     /// A node that shuts down leaves less than the grace, which no object says.
     fn a_shutdown_is_a_stop_with_a_grace_of_its_own(node) {
-        let agent = node.agent_of_cluster()?.flag("--node-shutdown-grace", "8s").start()?;
+        let agent = node.agent_of_cluster()?.flag("--node-shutdown-grace", "12s").start()?;
         let (pod, _session) = database(node, false)?;
         node_condition(node, json!({"type": "Ready", "status": "False", "message": "node is shutting down"}))?;
         let stop = node.kubelet().stop(&pod)?;
         ensure!(stop.still_held_after(secs(2.5)), "answered with a session open");
         let drain = agent.sees(&pod, |_| true)?;
         let left = drain["deadline_in_seconds"].as_f64().context("no deadline")?;
-        ensure!(left < 6.0, "8 s less 2 s of reserve: {drain:#}");
-        ensure!(stop.answered_within(secs(6.0))?.outcome() == "deadline");
+        ensure!(left < 9.0, "12 s less 3 s of reserve: {drain:#}");
+        ensure!(stop.answered_within(secs(20.0))?.outcome() == "deadline");
         Ok(())
     }
 
@@ -164,12 +164,18 @@ scenarios! {
         node.api()?.go_away();
         let stop = node.kubelet().stop(&pod)?;
         is_a_stop(&agent, &pod, &stop)?;
-        let ready = agent.get(9903, "/readyz")?;
-        ensure!(ready.0 == 503 && ready.1.contains("failing  API server"), "{ready:?}");
-        ensure!(agent.metric("lastcall_api_reachable")? == 0.0);
+        agent.counts("lastcall_api_reachable", 0.0)?;
+        let until = Instant::now() + secs(30.0);
+        loop {
+            let ready = agent.get(9903, "/readyz")?;
+            if ready.0 == 503 && ready.1.contains("failing  API server") {
+                break;
+            }
+            ensure!(Instant::now() < until, "{ready:?}");
+            std::thread::sleep(secs(0.02));
+        }
         node.api()?.come_back();
-        agent.ready_within(secs(40.0))?;
-        ensure!(agent.metric("lastcall_api_reachable")? == 1.0);
-        Ok(())
+        agent.ready_within(secs(60.0))?;
+        agent.counts("lastcall_api_reachable", 1.0)
     }
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::tc;
 use lastcall_tests::{Hook, Node, Pod, Server, scenarios};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A floor of 2 s where nothing is known of a Service, by `settle=` on the hook, and a margin.
-const SOON: Duration = Duration::from_secs(6);
+const SOON: Duration = Duration::from_secs(20);
 
 /// A pod of the DaemonSet `edge` that shares the node's network and serves there, at `port`.
-fn edge(node: &Node, name: &str, port: u16, deleted: bool) -> Result<(Pod, Server)> {
+fn edge(node: &Node, name: &str, port: u16) -> Result<(Pod, Server)> {
     let path = "/drain/default/daemonset/edge?settle=2s";
-    let pod = node.pod(name).hook(Hook::http(path)).port("sql", port).start()?;
+    let pod = node.pod(name).hook(Hook::http(path)).port("sql", port).grace(90).start()?;
     // What the small kubelet dials, as the real one does with `host: 127.0.0.1`.
     pod.update(|object| object.ips = vec![Ipv4Addr::LOCALHOST.into()])?;
     let mut object = node.api()?.get("pods", "default", name).context("no pod")?;
@@ -22,16 +22,16 @@ fn edge(node: &Node, name: &str, port: u16, deleted: bool) -> Result<(Pod, Serve
     object["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]["host"] = json!("127.0.0.1");
     object["metadata"]["ownerReferences"] = json!([
         {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "edge", "uid": "e", "controller": true}]);
-    if deleted {
-        delete(&mut object);
-    }
     node.api()?.put(object)?;
     Ok((pod, Server::listen(node.host().netns(), port)?))
 }
 
-fn delete(pod: &mut Value) {
-    pod["metadata"]["deletionTimestamp"] = json!("2026-11-20T10:00:00Z");
-    pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+/// Its drain begins, with all that is connected to it by then.
+fn delete(node: &Node, pod: &Pod) -> Result<()> {
+    let mut object = node.api()?.get("pods", "default", pod.name()).context("no pod")?;
+    object["metadata"]["deletionTimestamp"] = json!("2026-11-20T10:00:00Z");
+    object["metadata"]["deletionGracePeriodSeconds"] = json!(90);
+    node.api()?.put(object)
 }
 
 scenarios! {
@@ -39,15 +39,17 @@ scenarios! {
     fn all_terminating_pods_of_it_are_waited_for(node) {
         let agent = node.agent_of_cluster()?.start()?;
         let client = node.client()?;
-        let (first, _server) = edge(node, "edge-1", 7001, true)?;
-        let (second, server) = edge(node, "edge-2", 7002, true)?;
+        let (first, _server) = edge(node, "edge-1", 7001)?;
+        let (second, server) = edge(node, "edge-2", 7002)?;
         // One that stays is none of it.
-        let (_third, busy) = edge(node, "edge-3", 7003, false)?;
+        let (_third, busy) = edge(node, "edge-3", 7003)?;
         let [ip, _] = client.node_ips();
         let open = client.connect_to((ip, 7002).into())?;
         let served = server.accept()?;
         let _open = client.connect_to((ip, 7003).into())?;
         let _served = busy.accept()?;
+        delete(node, &first)?;
+        delete(node, &second)?;
         agent.says(&second, "1 connection")?;
         let stop = node.kubelet().call_hook(&first)?;
         ensure!(stop.still_held_after(Duration::from_secs(4)), "answered while the second is not drained");
@@ -63,10 +65,11 @@ scenarios! {
     fn a_new_link_of_the_node_stays_untouched(node) {
         let agent = node.agent_of_cluster()?.start()?;
         let client = node.client()?;
-        let (first, server) = edge(node, "edge-1", 7001, true)?;
+        let (first, server) = edge(node, "edge-1", 7001)?;
         let [ip, _] = client.node_ips();
         let open = client.connect_to((ip, 7001).into())?;
         let served = server.accept()?;
+        delete(node, &first)?;
         let stop = node.kubelet().call_hook(&first)?;
         agent.says(&first, "1 connection")?;
         // Somebody on the node is connected to the pod's port, as its probes are, for a while; and there is
@@ -100,13 +103,11 @@ scenarios! {
     fn a_hook_of_it_outlives_its_agent(node) {
         let agent = node.agent_of_cluster()?.start()?;
         let client = node.client()?;
-        let (first, server) = edge(node, "edge-1", 7001, false)?;
+        let (first, server) = edge(node, "edge-1", 7001)?;
         let [ip, _] = client.node_ips();
         let open = client.connect_to((ip, 7001).into())?;
         let served = server.accept()?;
-        let mut object = node.api()?.get("pods", "default", "edge-1").context("no pod")?;
-        delete(&mut object);
-        node.api()?.put(object)?;
+        delete(node, &first)?;
         agent.says(&first, "1 connection")?;
         node.kubelet().keeps_alive_every(1)?;
         let held = node.kubelet().call_hook(&first)?;
@@ -129,7 +130,7 @@ scenarios! {
     /// A path is anybody's word: who is not the kubelet starts no drain by it.
     fn a_stranger_starts_no_drain_by_it(node) {
         let agent = node.agent_of_cluster()?.start()?;
-        let (pod, _server) = edge(node, "edge-1", 7001, false)?;
+        let (pod, _server) = edge(node, "edge-1", 7001)?;
         let answer = agent.get(9902, "/drain/default/daemonset/edge")?;
         ensure!(answer.0 == 404, "{answer:?}");
         ensure!(agent.drain(&pod)?.is_none(), "it drains");

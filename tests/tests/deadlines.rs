@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use lastcall_tests::netns::Netns;
-use lastcall_tests::{Agent, Conn, Hook, Node, Pod, scenarios};
+use lastcall_tests::{Agent, Conn, Hook, Node, Pod, clock, scenarios};
 
 /// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 /// From an event to the answer, on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 fn secs(n: f64) -> Duration {
     Duration::from_secs_f64(n)
@@ -45,9 +45,10 @@ scenarios! {
         let _agent = node.agent().start()?;
         let (pod, _session) = database(node, 12)?;
         let stop = node.kubelet().delete(&pod)?;
-        ensure!(stop.still_held_after(secs(8.5)), "answered before the deadline");
-        let answer = stop.answered_within(secs(2.0))?;
-        ensure!(answer.waited < secs(9.6), "12 s less 3 s of reserve, and it took {:?}", answer.waited);
+        let answer = stop.answered_within(SOON)?;
+        // 12 s less 3 s of reserve.
+        ensure!(answer.since_order >= secs(8.99), "answered before the deadline: {answer:?}");
+        ensure!(answer.took_less_than(secs(9.6)), "answered behind the deadline: {answer:?}");
         ensure!((answer.status, answer.outcome()) == (503, "deadline"), "{answer:?}");
         ensure!(answer.body["remained"]["open"] == 1 && answer.body["remained"]["in_flight"] == 1, "{answer:?}");
         ensure!(answer.body["why"].to_string().contains("1 connection in flight"), "{answer:?}");
@@ -62,9 +63,10 @@ scenarios! {
         ensure!(stop.still_held_after(secs(2.0)), "answered with a session open");
         // As the API server does it: from the first request on.
         pod.update(|object| object.deleted = object.deleted.map(|(at, _)| (at, 8)))?;
-        ensure!(stop.still_held_after(secs(3.0)), "answered before the new deadline");
-        let answer = stop.answered_within(secs(2.0))?;
-        ensure!(answer.outcome() == "deadline" && answer.waited < secs(6.6), "{answer:?}");
+        let answer = stop.answered_within(SOON)?;
+        // 8 s less 2 s of reserve.
+        ensure!(answer.since_order >= secs(5.99), "answered before the new deadline: {answer:?}");
+        ensure!(answer.outcome() == "deadline" && answer.took_less_than(secs(6.6)), "{answer:?}");
         Ok(())
     }
 
@@ -93,11 +95,11 @@ scenarios! {
             object.deleted = None;
         })?;
         ensure!(stop.answered_within(AT_ONCE)?.outcome() == "forced");
+        // The kubelet is done with the first one, and does not clean up after the second.
+        stop.gone_within(SOON)?;
         // The new one drains by itself.
         node.cluster().mark_deleted(pod.name(), None)?;
-        let began = agent.status()?["drains"].as_array().context("no drains")?.len();
-        ensure!(began >= 1, "the new pod's drain did not begin");
-        Ok(())
+        agent.sees(&pod, |drain| drain["uid"] == "11111111-0000-4000-8000-000000000000").map(drop)
     }
 
     /// Nothing is left to wait for where nothing is left.
@@ -136,10 +138,18 @@ scenarios! {
         ensure!(stop.still_held_after(secs(1.0)), "answered before it settled");
         pod.recreate_link()?;
         let mut session = node.client()?.connect(&pod, 5432)?;
-        talk(&mut session)?;
+        // The link is watched a moment after it is there.
+        let until = Instant::now() + SOON;
+        loop {
+            talk(&mut session)?;
+            let connections = agent.get(9902, "/connections/default/db")?.1;
+            if connections.contains(r#""known":"seen""#) {
+                break;
+            }
+            ensure!(Instant::now() < until, "no packet of it was seen: {connections}");
+            std::thread::sleep(secs(0.1));
+        }
         ensure!(stop.still_held_after(secs(11.0)), "answered with a session over the new link");
-        let connections = agent.get(9902, "/connections/default/db")?.1;
-        ensure!(connections.contains(r#""known":"seen""#), "no packet of it was seen: {connections}");
         session.close();
         ensure!(stop.answered_within(AT_ONCE)?.outcome() == "drained");
         Ok(())
@@ -181,13 +191,19 @@ scenarios! {
         let (pod, session) = database(node, 60)?;
         let stop = node.kubelet().delete(&pod)?;
         ensure!(stop.still_held_after(secs(1.0)), "answered with a session open");
-        let left = || Ok::<_, anyhow::Error>(agent.status()?["drains"][0]["deadline_in_seconds"].as_f64());
-        let (before, at) = (left()?.context("no deadline")?, Instant::now());
+        // The earliest and the latest that the deadline can be, by a clock that does not jump.
+        let deadline = || -> Result<(f64, f64)> {
+            let earliest = clock::now();
+            let left = agent.status()?["drains"][0]["deadline_in_seconds"].as_f64().context("no deadline")?;
+            Ok((earliest + left, clock::now() + left))
+        };
+        let (earliest, latest) = deadline()?;
         for (step, seconds) in [("+1h", 3600.0), ("-1h", -3600.0), ("+0", 0.0)] {
             fs::write(&clock, step)?;
             ensure!(stop.still_held_after(secs(2.0)), "a step to {step} ended the drain");
-            let passed = before - left()?.context("no deadline")? - at.elapsed().as_secs_f64();
-            ensure!(passed.abs() < 0.5, "a step to {step} moved the deadline by {passed} s");
+            let now = deadline()?;
+            let moved = (now.0 - latest).max(earliest - now.1);
+            ensure!(moved < 0.5, "a step to {step} moved the deadline by {moved} s at least");
             // So that the test can fail: the agent's own clock did step.
             let said = wall_clock(node, &agent, step)?.duration_since(Timestamp::now()).as_secs_f64();
             ensure!((said - seconds).abs() < 60.0, "after a step to {step} its clock is off by {said} s");
@@ -209,7 +225,7 @@ scenarios! {
         ))?;
         node.host().publish(&remains, "remains")?;
         let answer = node.kubelet().delete(&pod)?.answered_within(SOON)?;
-        ensure!((3.8..5.0).contains(&answer.waited.as_secs_f64()), "{answer:?}");
+        ensure!(answer.waited > secs(3.8) && answer.took_less_than(secs(5.0)), "{answer:?}");
         ensure!(answer.outcome() == "deadline", "{answer:?}");
         ensure!(answer.body["why"].to_string().contains("several network namespaces"), "{answer:?}");
         Ok(())

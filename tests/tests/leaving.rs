@@ -11,7 +11,7 @@ const PORT: u16 = 8080;
 /// A port whose name says nothing.
 const OTHER: u16 = 8081;
 /// Settled, and a margin for a busy machine.
-const SOON: Duration = Duration::from_secs(8);
+const SOON: Duration = Duration::from_secs(30);
 
 /// So many exchanges, and which of their answers told the client to leave.
 fn told(conn: &mut Conn, exchanges: usize) -> Result<Vec<bool>> {
@@ -39,19 +39,29 @@ scenarios! {
         let service = node.service("web").port("http", 80, PORT).start()?;
         let hook = || Hook::http("/drain?settle=1s");
         let old = node.pod("old").of("web").http(PORT).hook(hook()).grace(60).start()?;
-        node.pod("new").of("web").http(PORT).hook(hook()).start()?;
+        let new = node.pod("new").of("web").http(PORT).hook(hook()).start()?;
         node.proxy_synced()?;
         let load = node.client()?.load(Kind::Busy, service.address)?;
+        // All 50 of them are there.
+        let until = Instant::now() + SOON;
+        while old.sockets(PORT, "established")? + new.sockets(PORT, "established")? < 50 {
+            ensure!(Instant::now() < until, "the load does not come");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let stop = node.kubelet().delete(&old)?;
         let answer = stop.answered_within(Duration::from_secs(15))?;
         ensure!(answer.outcome() == "drained", "{answer:?}");
         let called = &answer.body["last_call"];
         let count = |name: &str| called[name].as_u64().unwrap_or_default();
-        ensure!(count("told") >= 10 && count("left") == count("told") && count("stayed") == 0, "{answer:?}");
+        // Who has just been told may not have closed yet.
+        let open = answer.body["remained"]["open"].as_u64().unwrap_or_default();
+        ensure!(count("left") <= count("told") && count("told") <= count("left") + open, "{answer:?}");
+        ensure!(count("left") >= 10 && count("stayed") == 0, "{answer:?}");
         ensure!(answer.body["why"].as_str().is_some_and(|why| why.contains("told to leave")), "{answer:?}");
         stop.gone_within(SOON)?;
         let report = load.finish()?;
         ensure!(report.failed == 0 && report.requests > 50, "{report:?}");
+        agent.logs("pod gone", SOON)?;
         let announced = agent.metric("lastcall_announcements_total{protocol=\"http1\"}")?;
         let left = agent.metric("lastcall_announced_left_total{protocol=\"http1\"}")?;
         ensure!(announced >= count("told") as f64 && left <= announced && left >= 10.0, "{announced} {left}");
@@ -64,7 +74,7 @@ scenarios! {
     fn off_always_wins(node) {
         for (flag, query) in [("auto", "off"), ("off", "http"), ("asked", "default")] {
             let agent = node.agent().flag("--last-call", flag).start()?;
-            let hook = Hook::http(&format!("/drain?settle=1s&last-call={query}"));
+            let hook = Hook::http(&format!("/drain?settle=4s&last-call={query}"));
             let pod = node.pod(&format!("pod-{flag}")).http(PORT).hook(hook).start()?;
             let mut conn = node.client()?.connect(&pod, PORT)?;
             told(&mut conn, 1)?;
@@ -137,11 +147,9 @@ scenarios! {
         let pod = node.pod("web").http(PORT).hook(hook).grace(60).start()?;
         let mut conn = node.client()?.connect(&pod, PORT)?;
         told(&mut conn, 1)?;
-        let stop = node.kubelet().delete(&pod)?;
-        agent.watches(&pod)?;
         let deaf = std::thread::spawn(move || -> Result<bool> {
             let mut heard = false;
-            let until = Instant::now() + Duration::from_secs(20);
+            let until = Instant::now() + Duration::from_secs(90);
             // Until the app has ended.
             while Instant::now() < until {
                 match conn.exchange("/slow?ms=100") {
@@ -151,15 +159,15 @@ scenarios! {
             }
             Ok(heard)
         });
+        let stop = node.kubelet().delete(&pod)?;
         let answer = stop.answered_within(Duration::from_secs(15))?;
         let (status, why) = (answer.status, answer.body["why"].as_str().unwrap_or_default().to_owned());
         ensure!((answer.outcome(), status) == ("busy", 503), "{answer:?}");
         ensure!(answer.body["last_call"]["told"] == 1 && answer.body["last_call"]["stayed"] == 1, "{answer:?}");
         ensure!(why.contains("1 went on all the same") && !why.contains("last-call=http"), "{why}");
-        ensure!(answer.waited < Duration::from_secs(10), "{answer:?}");
+        ensure!(answer.took_less_than(Duration::from_secs(10)), "{answer:?}");
         stop.gone_within(SOON)?;
         ensure!(deaf.join().is_ok_and(|heard| heard.is_ok_and(|heard| heard)), "it never heard");
-        ensure!(agent.metric("lastcall_announced_stayed_total")? == 1.0);
-        Ok(())
+        agent.counts("lastcall_announced_stayed_total", 1.0)
     }
 }

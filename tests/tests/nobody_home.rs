@@ -1,31 +1,32 @@
 //! An absent agent is a sleep, never a cut.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use lastcall_tests::{Conn, Node, Pod, Server, Stop, scenarios};
+use anyhow::{Context, Result, ensure};
+use lastcall_tests::{Conn, Node, Pod, Server, Stop, clock, scenarios};
 
 /// Nothing is in flight and no Service stands before the pod: its settle floor and a margin.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 /// From the last close to the answer, with the confirming dump, on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// The hook sleeps for `seconds`, then the pod gets its SIGTERM at once.
 fn sleeps_for(stop: &Stop, seconds: f64) -> Result<()> {
     let (at, error) = stop.failed_within(Duration::from_secs_f64(seconds + 4.0))?;
     let slept = at - stop.started()?;
     // The kernel looks whether the time is over when it would send the SYN again.
-    ensure!((seconds - 0.1..seconds + 1.5).contains(&slept), "slept {slept} s, not {seconds}: {error}");
+    let most = seconds + 1.5 + stop.lost().as_secs_f64();
+    ensure!((seconds - 0.1..most).contains(&slept), "slept {slept} s, not {seconds}: {error}");
     ensure!(error.contains("timed out"), "{error}");
     let term = stop.terminated_within(AT_ONCE)?;
-    ensure!(term - at < 0.2, "SIGTERM came {} s after the hook", term - at);
+    ensure!(term - at < 1.0 + stop.lost().as_secs_f64(), "SIGTERM came {} s after the hook", term - at);
     Ok(())
 }
 
 /// A pod that holds its hook as long as the session is open.
 fn database(node: &Node) -> Result<(Pod, Conn)> {
-    let pod = node.pod("db").echo(5432).start()?;
+    // No deadline is anywhere near, however long an agent takes to start.
+    let pod = node.pod("db").echo(5432).grace(120).start()?;
     let mut session = node.client()?.connect(&pod, 5432)?;
     session.send("BEGIN")?;
     session.expect("BEGIN")?;
@@ -48,8 +49,7 @@ scenarios! {
         sleeps_for(&known, 7.0)?;
         known.gone_within(SOON)?;
         let agent = node.agent().start()?;
-        ensure!(agent.metric("lastcall_agent_absent_sleeps_total")? == 3.0, "not all sleeps were counted");
-        Ok(())
+        agent.counts("lastcall_agent_absent_sleeps_total", 3.0).context("not all sleeps were counted")
     }
 
     /// An agent that comes back takes the sleeping hooks over, and answers them by the policy.
@@ -61,14 +61,10 @@ scenarios! {
         ensure!(stop.still_held_after(Duration::from_secs(1)), "the hook did not sleep");
         let calm = node.kubelet().delete(&calm)?;
         let agent = node.agent().start()?;
-        let answer = calm.answered_within(Duration::from_secs(12))?;
+        let answer = calm.answered_within(SOON)?;
         ensure!(answer.outcome() == "drained", "{answer:?}");
         // Each comes in with its next SYN, a second later at first, later and later on a slow machine.
-        let until = Instant::now() + Duration::from_secs(8);
-        while agent.metric("lastcall_hooks_held")? != 1.0 {
-            ensure!(Instant::now() < until, "the other was not taken over");
-            thread::sleep(Duration::from_millis(50));
-        }
+        agent.counts("lastcall_hooks_held", 1.0).context("the other was not taken over")?;
         // Now the policy holds it, not the sleep.
         ensure!(stop.still_held_after(Duration::from_secs(2)), "answered with a session open");
         session.close();
@@ -98,9 +94,9 @@ scenarios! {
         ensure!(stop.still_held_after(Duration::from_secs(1)), "answered with a session open");
         agent.kill();
         let (at, error) = stop.failed_within(Duration::from_secs(25))?;
-        let held = at - stop.started()?;
-        ensure!((19.5..22.5).contains(&held), "held for {held} s: {error}");
-        ensure!(stop.terminated_within(AT_ONCE)? - at < 0.2, "SIGTERM was late");
+        let (held, lost) = (at - stop.started()?, stop.lost().as_secs_f64());
+        ensure!((19.5..22.5 + lost).contains(&held), "held for {held} s: {error}");
+        ensure!(stop.terminated_within(AT_ONCE)? - at < 1.0 + lost, "SIGTERM was late");
         Ok(())
     }
 
@@ -117,7 +113,7 @@ scenarios! {
         agent.logs("taken back", SOON)?;
         // Past the keep-alive at which a kubelet finds a dead connection out.
         ensure!(stop.still_held_after(Duration::from_secs(15)), "answered with a session open");
-        ensure!(agent.metric("lastcall_hooks_held")? == 1.0);
+        agent.counts("lastcall_hooks_held", 1.0)?;
         session.close();
         let answer = stop.answered_within(AT_ONCE)?;
         ensure!(answer.outcome() == "drained" && answer.waited > Duration::from_secs(19), "{answer:?}");
@@ -132,9 +128,13 @@ scenarios! {
         ensure!(stop.still_held_after(Duration::from_secs(2)), "answered with a session open");
         agent.kill();
         node.agent().start()?.logs("taken back", SOON)?;
-        let answer = stop.answered_within(Duration::from_secs(12))?;
+        let returned = clock::now();
+        let answer = stop.answered_within(SOON)?;
         ensure!(answer.outcome() == "deadline", "{answer:?}");
-        ensure!((8.5..12.0).contains(&answer.waited.as_secs_f64()), "{answer:?}");
+        // By itself the second one would hold it for 9 s more than the first did; a start may take its time.
+        ensure!(answer.since_order > Duration::from_millis(8990), "{answer:?}");
+        let most = (returned - stop.started()?).max(9.0) + 2.0;
+        ensure!(answer.took_less_than(Duration::from_secs_f64(most)), "not within {most} s: {answer:?}");
         Ok(())
     }
 }

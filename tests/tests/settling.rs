@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use lastcall_tests::kubelet::Answer;
 use lastcall_tests::load::Kind;
 use lastcall_tests::manifest::ServiceKind;
-use lastcall_tests::{Client, Hook, Node, Pod, Repeated, scenarios};
+use lastcall_tests::{Client, Hook, Node, Pod, Repeated, clock, scenarios};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// λ is taken over two seconds at least, so that a pod has to be known for longer.
@@ -23,9 +23,8 @@ fn seconds(n: f64) -> Duration {
 /// The answer says "drained", waited between `least` and a second and a half longer, and gave `why`.
 fn is_drained(answer: &Answer, least: f64, why: &str) -> Result<()> {
     ensure!(answer.outcome() == "drained", "{answer:?}");
-    // The deletion is seen a little before the hook comes.
-    let took = answer.waited.as_secs_f64();
-    ensure!((least - 0.1..least + 1.5).contains(&took), "waited {took} s instead of {least}: {answer:?}");
+    ensure!(answer.since_order > seconds(least - 0.01), "waited not even {least} s: {answer:?}");
+    ensure!(answer.took_less_than(seconds(least + 1.5)), "waited longer than {least} s: {answer:?}");
     says(answer, why)
 }
 
@@ -79,10 +78,10 @@ scenarios! {
         thread::sleep(KNOWN);
         let stop = node.kubelet().delete(&old)?;
         let answer = stop.answered_within(seconds(8.0))?;
-        ensure!(answer.outcome() == "drained" && answer.waited > seconds(2.9), "{answer:?}");
-        ensure!(answer.waited < seconds(5.5), "it took {:?}", answer.waited);
+        ensure!(answer.outcome() == "drained" && answer.since_order > seconds(2.9), "{answer:?}");
+        ensure!(answer.took_less_than(seconds(5.5)), "{answer:?}");
         says(&answer, "2 s of silence:")?;
-        stop.gone_within(seconds(2.0))?;
+        stop.gone_within(seconds(20.0))?;
         let report = load.finish()?;
         ensure!(report.failed == 0 && report.requests > 200, "{report:?}");
         Ok(())
@@ -106,9 +105,10 @@ scenarios! {
         let begin = Instant::now();
         let young = node.pod("web-1").of("web").http(8080).start()?;
         let stops = [node.kubelet().delete(&known)?, node.kubelet().delete(&young)?];
-        ensure!(begin.elapsed() < seconds(1.9), "too slow to tell");
+        // After two seconds its rate is known, and where starting a pod takes that long nobody can tell.
+        let young = if begin.elapsed() < seconds(1.9) { "5 s: not known how often" } else { "5 s: " };
         is_drained(&stops[0].answered_within(seconds(8.0))?, 5.0, "5 s: 0.0 connections/s")?;
-        is_drained(&stops[1].answered_within(seconds(8.0))?, 5.0, "5 s: not known how often")
+        is_drained(&stops[1].answered_within(seconds(8.0))?, 5.0, young)
     }
 
     /// New connections put it off, each by the silence that proves something, and no longer.
@@ -118,24 +118,35 @@ scenarios! {
         let visits = visits(&client, &pod, seconds(0.1));
         thread::sleep(KNOWN);
         visits.stop();
+        // In flight: else it would be over as soon as nobody comes for longer than the silence takes.
+        let mut slow = client.connect(&pod, 8080)?;
+        slow.send("GET / HTTP/1.1\r\n")?;
         let stop = node.kubelet().delete(&pod)?;
-        for n in 0..4 {
+        for n in 0..3 {
             client.fetch(pod.addr(8080), "/")?;
             ensure!(stop.still_held_after(seconds(1.5)), "answered 1.5 s after client {n}");
         }
-        let answer = stop.answered_within(seconds(1.5))?;
-        is_drained(&answer, 6.5, "2 s of silence:")
+        let came = clock::now();
+        client.fetch(pod.addr(8080), "/")?;
+        slow.send("\r\n")?;
+        slow.response()?;
+        slow.close();
+        let answer = stop.answered_within(seconds(8.0))?;
+        let (silent, lost) = (answer.at - came, answer.lost.as_secs_f64());
+        ensure!((1.99..3.5 + lost).contains(&silent), "after {silent} s of silence: {answer:?}");
+        ensure!(answer.outcome() == "drained", "{answer:?}");
+        says(&answer, "2 s of silence:")
     }
 
     /// Clients that never stop: until the deadline, and not a moment longer.
     fn connections_that_never_stop_have_until_the_deadline(node) {
         let _agent = node.agent().start()?;
-        let pod = node.pod("web-0").http(8080).grace(12).start()?;
+        let pod = node.pod("web-0").http(8080).hook(Hook::http("/drain?settle=5s")).grace(12).start()?;
         let _visits = visits(&node.client()?, &pod, seconds(0.5));
         let answer = node.kubelet().delete(&pod)?.answered_within(seconds(11.0))?;
         ensure!(answer.outcome() == "deadline", "{answer:?}");
-        let took = answer.waited.as_secs_f64();
-        ensure!((8.8..9.3).contains(&took), "9 s of 12 are the drain's, it took {took} s");
+        // 9 s of 12 are the drain's.
+        ensure!(answer.since_order > seconds(8.99) && answer.took_less_than(seconds(9.3)), "{answer:?}");
         Ok(())
     }
 
@@ -180,7 +191,6 @@ scenarios! {
         node.service("headless").port("http", 80, 8080).kind(ServiceKind::Headless).start()?;
         node.service("local").port("http", 80, 8080).kind(local).start()?;
         let rows = [
-            ("none", "settling, 2 s: no Service"),
             ("cluster", "settling, 5 s: "),
             ("local", "settling, 15 s: externalTrafficPolicy Local"),
             ("headless", "settling, 30 s: a headless Service"),
@@ -190,9 +200,12 @@ scenarios! {
             node.kubelet().delete(&pod)?;
             agent.says(&pod, text)?;
         }
+        // Of two seconds a busy machine may let none look.
+        let pod = node.pod("none-0").http(8080).start()?;
+        says(&node.kubelet().delete(&pod)?.answered_within(seconds(8.0))?, "waited 2 s: no Service")?;
         let gate = "target-health.elbv2.k8s.aws/k8s-web";
         let pod = node.pod("lb-0").of("cluster").http(8080).readiness_gate(gate).grace(4).start()?;
-        let answer = node.kubelet().delete(&pod)?.answered_within(seconds(4.0))?;
+        let answer = node.kubelet().delete(&pod)?.answered_within(seconds(8.0))?;
         ensure!(answer.outcome() == "deadline", "{answer:?}");
         says(&answer, "30 s: a load balancer that targets the pod")
     }
@@ -215,7 +228,7 @@ scenarios! {
         let pod = |name: &str, path| node.pod(name).of("web").http(8080).hook(Hook::http(path)).start();
         let (short, long) = (pod("short", "/drain?settle=500ms")?, pod("long", "/drain?settle=7s")?);
         let stops = [node.kubelet().delete(&short)?, node.kubelet().delete(&long)?];
-        is_drained(&stops[0].answered_within(seconds(4.0))?, 2.0, "2 s: the cluster's minimum")?;
+        is_drained(&stops[0].answered_within(seconds(8.0))?, 2.0, "2 s: the cluster's minimum")?;
         is_drained(&stops[1].answered_within(seconds(9.0))?, 7.0, "7 s: the hook asks for it")
     }
 }

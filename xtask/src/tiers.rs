@@ -292,9 +292,9 @@ mod tests {
     #[test]
     fn a_program_that_ends_without_a_verdict_is_a_failure() {
         let mut tally = Tally::default();
-        tally.run(Command::new("true").arg("x"), Duration::from_secs(5), "good").expect("runs");
+        tally.run(Command::new("true").arg("x"), Duration::from_secs(60), "good").expect("runs");
         assert!(tally.is_good());
-        tally.run(&mut Command::new("false"), Duration::from_secs(5), "bad").expect("runs");
+        tally.run(&mut Command::new("false"), Duration::from_secs(60), "bad").expect("runs");
         assert!(!tally.is_good());
     }
 

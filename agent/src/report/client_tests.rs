@@ -121,5 +121,5 @@ fn an_agent_that_is_stuck() {
     let began = Instant::now();
     let error = status(listener.local_addr().unwrap()).unwrap_err();
     assert!(matches!(error, Error::Silent { .. }), "{error}");
-    assert!(began.elapsed() < PATIENCE + Duration::from_secs(2));
+    assert!(began.elapsed() < PATIENCE + Duration::from_secs(30));
 }

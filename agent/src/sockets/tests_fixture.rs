@@ -16,7 +16,7 @@ use nix::{
 use tempfile::TempDir;
 
 /// Where a kernel or a machine at work has had time enough, and then some.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether the test can run. Says so where not, past libtest, which hides the output of tests that
 /// pass.

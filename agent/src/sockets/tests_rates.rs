@@ -1,6 +1,9 @@
 //! Counters and rates on the real kernel.
 
-use std::net::{TcpListener, TcpStream};
+use std::{
+    net::{TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
 use super::{
     Namespaces, OpeningRates,
@@ -42,6 +45,7 @@ async fn a_namespace_has_a_baseline_from_its_creation_on() {
     let namespaces = Namespaces::start(node.path()).unwrap();
     let rates = OpeningRates::start(&namespaces);
     soon("the first reading", rates.read(&before.path)).await;
+    let born = Instant::now();
     let after = node.pod("after");
     soon("the reading at creation", rates.read(&after.path)).await;
     open_connections(&before, 3);
@@ -49,11 +53,14 @@ async fn a_namespace_has_a_baseline_from_its_creation_on() {
 
     let all = namespaces.list().await.unwrap();
     let [ns_after, ns_before] = &all[..] else { panic!("{all:?}") };
-    assert_eq!(rates.rate(ns_after).await.unwrap(), None, "younger than two seconds");
-    rates.make_older(std::time::Duration::from_secs(10));
+    let young = rates.rate(ns_after).await.unwrap();
+    // On a busy machine it may be older already.
+    assert!(young.is_none() || born.elapsed() > Duration::from_secs(2), "{young:?}");
+    let ten = Duration::from_secs(10);
+    rates.make_older(ten);
     let rate = rates.rate(ns_after).await.unwrap().unwrap();
     assert_eq!(rate.openings, 4);
-    assert!(rate.over.as_secs() == 10, "{rate:?}");
+    assert!(rate.over >= ten && rate.over <= ten + born.elapsed(), "{rate:?}");
     assert_eq!(rates.rate(ns_before).await.unwrap().unwrap().openings, 3, "not those from before");
 
     let path = after.path.clone();

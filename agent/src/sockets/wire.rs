@@ -323,14 +323,28 @@ mod tests {
         .map(|_| kinds)
     }
 
+    /// Links of the machine come and go; those of a namespace of one's own do not. Without the right to one it
+    /// has to be the machine's.
+    fn among_links_that_stay(test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+                test();
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
+    }
+
     #[test]
     fn a_message_that_does_not_fit_makes_the_buffer_grow() {
-        let mut wire = Wire::open(libc::NETLINK_ROUTE).unwrap();
-        let links = kinds(&mut wire, RTM_GETLINK).unwrap();
-        wire.buffer = vec![0; 64];
-        let truncated = kinds(&mut wire, RTM_GETLINK);
-        assert!(matches!(truncated, Err(WireError::Truncated)), "{truncated:?}");
-        assert_eq!(kinds(&mut wire, RTM_GETLINK).unwrap(), links);
+        among_links_that_stay(|| {
+            let mut wire = Wire::open(libc::NETLINK_ROUTE).unwrap();
+            let links = kinds(&mut wire, RTM_GETLINK).unwrap();
+            wire.buffer = vec![0; 64];
+            let truncated = kinds(&mut wire, RTM_GETLINK);
+            assert!(matches!(truncated, Err(WireError::Truncated)), "{truncated:?}");
+            assert_eq!(kinds(&mut wire, RTM_GETLINK).unwrap(), links);
+        });
     }
 
     #[test]
@@ -357,14 +371,16 @@ mod tests {
     #[test]
     fn what_does_not_come_from_the_kernel_is_passed_over() {
         crate::sockets::tests_fixture::needs_root!();
-        let mut wire = Wire::open(libc::NETLINK_ROUTE).unwrap();
-        let links = kinds(&mut wire, RTM_GETLINK).unwrap();
-        let mut address = netlink_sys::SocketAddr::new(0, 0);
-        wire.socket.get_address(&mut address).unwrap();
-        let forger = Socket::new(libc::NETLINK_ROUTE as isize).unwrap();
-        let end = request(NLMSG_DONE, 0, wire.sequence + 1, &0_u32.to_ne_bytes());
-        forger.send_to(&end, &address, 0).unwrap();
-        assert_eq!(kinds(&mut wire, RTM_GETLINK).unwrap(), links);
+        among_links_that_stay(|| {
+            let mut wire = Wire::open(libc::NETLINK_ROUTE).unwrap();
+            let links = kinds(&mut wire, RTM_GETLINK).unwrap();
+            let mut address = netlink_sys::SocketAddr::new(0, 0);
+            wire.socket.get_address(&mut address).unwrap();
+            let forger = Socket::new(libc::NETLINK_ROUTE as isize).unwrap();
+            let end = request(NLMSG_DONE, 0, wire.sequence + 1, &0_u32.to_ne_bytes());
+            forger.send_to(&end, &address, 0).unwrap();
+            assert_eq!(kinds(&mut wire, RTM_GETLINK).unwrap(), links);
+        });
     }
 
     proptest! {

@@ -1,11 +1,17 @@
 //! The verifier takes all programs, and soon enough.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aya::programs::Program;
 use lastcall_agent::kernel::{self, Options};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::bench::with_pins;
+
+/// Of this thread, in which the verifier works: what others on the machine do meanwhile is no time of an agent's.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock").into()
+}
 
 #[test]
 fn the_verifier_accepts_all_programs_in_three_seconds() {
@@ -14,7 +20,7 @@ fn the_verifier_accepts_all_programs_in_three_seconds() {
         let mut ebpf = kernel::open(&options).expect("open the kernel object");
         let mut total = Duration::ZERO;
         for (name, program) in ebpf.programs_mut() {
-            let started = Instant::now();
+            let started = processor_time();
             match program {
                 Program::SchedClassifier(p) => p.load(),
                 Program::CgroupSockAddr(p) => p.load(),
@@ -23,7 +29,7 @@ fn the_verifier_accepts_all_programs_in_three_seconds() {
                 other => panic!("{name} is a {:?}", other.prog_type()),
             }
             .unwrap_or_else(|e| panic!("{name}: {e:?}"));
-            let took = started.elapsed();
+            let took = processor_time() - started;
             total += took;
             let info = program.info().expect("information");
             let insns = info.verified_instruction_count().unwrap_or(0);

@@ -30,6 +30,9 @@ pub(super) fn connection(inner: &Arc<Inner>, stream: TcpStream) -> Result<()> {
             answer(&mut writer, 404, &status(404, "NotFound", &head.first))?;
             continue;
         };
+        // What was asked for shows once it has been done: who waits for the request finds what it has written.
+        let done = (request.verb != "watch" && !inner.refuses(&request.resource))
+            .then(|| once(inner, &request, &body));
         let number = inner.note(request.clone());
         if inner.refuses(&request.resource) {
             sent(inner, number, answer(&mut writer, 403, &status(403, "Forbidden", &request.resource))?);
@@ -39,8 +42,9 @@ pub(super) fn connection(inner: &Arc<Inner>, stream: TcpStream) -> Result<()> {
             watch(inner, number, &request, &mut writer)?;
             continue;
         }
-        let (code, text) = once(inner, &request, &body);
-        sent(inner, number, answer(&mut writer, code, &text)?);
+        if let Some((code, text)) = done {
+            sent(inner, number, answer(&mut writer, code, &text)?);
+        }
     }
     Ok(())
 }

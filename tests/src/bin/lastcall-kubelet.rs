@@ -166,11 +166,12 @@ fn keep_probing(probe: &Probe) {
         "GET {} HTTP/1.1\r\nHost: {host}:{}\r\nUser-Agent: kube-probe/1.34\r\nAccept: */*\r\nConnection: close\r\n\r\n",
         probe.path, probe.port
     );
+    let timeout = Duration::from_millis(probe.timeout_ms);
     let once = || -> io::Result<()> {
-        let socket = Socket::from(TcpStream::connect_timeout(&to, Duration::from_secs(1))?);
+        let socket = Socket::from(TcpStream::connect_timeout(&to, timeout)?);
         socket.set_linger(Some(Duration::from_secs(1)))?;
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.set_read_timeout(Some(timeout))?;
         stream.write_all(request.as_bytes())?;
         stream.read_to_end(&mut Vec::new()).map(drop)
     };

@@ -10,16 +10,18 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::clock;
 use crate::cluster::Cluster;
 use crate::host::Host;
 use crate::journal::Journal;
 use crate::manifest::Hook;
+use crate::pace::Since;
 use crate::pod::Pod;
 use crate::process::{Process, binary};
 use wire::{Call, Event, Order, Orders, Probe, Target, What};
@@ -30,6 +32,8 @@ pub const NAME: &str = "kubelet";
 pub const API_PORT: u16 = 10250;
 /// Nothing in a test lasts longer than this.
 const AGES: Duration = Duration::from_secs(120);
+/// The most that a bound gets wider because the machine is busy with something else.
+const MOST_LOST: Duration = Duration::from_secs(60);
 
 /// The kubelet of a node.
 #[derive(Debug)]
@@ -39,6 +43,7 @@ pub struct Kubelet {
     stopping: Arc<Mutex<Vec<(u64, Pod)>>>,
     cluster: Arc<Cluster>,
     cgroup: PathBuf,
+    node: PathBuf,
     process: Process,
     next: AtomicU64,
     listener: Option<JoinHandle<()>>,
@@ -56,6 +61,7 @@ impl Kubelet {
             stopping: Arc::default(),
             cluster: Arc::clone(cluster),
             cgroup: host.cgroup().child(name)?,
+            node: host.cgroup().path().to_owned(),
             next: AtomicU64::new(1),
             listener: None,
             process,
@@ -78,10 +84,11 @@ impl Kubelet {
 
     /// The same with `--grace-period`.
     pub fn delete_with_grace(&self, pod: &Pod, grace: Option<u32>) -> Result<Stop> {
+        let ordered = clock::now();
         self.cluster.mark_deleted(pod.name(), grace)?;
         let stop = self.stop_with_grace(pod, grace)?;
         self.cluster.sync()?;
-        Ok(stop)
+        Ok(Stop { ordered, ..stop })
     }
 
     /// Runs the hooks and stops the containers without a word to the API: what an eviction, a node
@@ -94,26 +101,43 @@ impl Kubelet {
         let orders = self.orders(pod, grace)?;
         let id = orders.id;
         self.lock_stopping().push((id, pod.clone()));
+        let stop = self.ordered(id);
         self.send(&Order::Stop(orders))?;
-        Ok(Stop { id, events: Arc::clone(&self.events) })
+        Ok(stop)
     }
 
     /// Runs the pod's hooks once more, without stopping anything.
     pub fn call_hook(&self, pod: &Pod) -> Result<Stop> {
         let orders = self.orders(pod, None)?;
-        let id = orders.id;
+        let stop = self.ordered(orders.id);
         self.send(&Order::Call(orders))?;
-        Ok(Stop { id, events: Arc::clone(&self.events) })
+        Ok(stop)
     }
 
-    /// Probes `path` at `target` every `period` from now on, on a new connection each time.
+    fn ordered(&self, id: u64) -> Stop {
+        Stop { id, ordered: clock::now(), since: Since::now(&self.node), events: Arc::clone(&self.events) }
+    }
+
+    /// Probes `path` at `target` every `period` from now on, on a new connection each time, and gives up
+    /// after a second, as is usual.
     pub fn probe(&self, target: SocketAddr, path: &str, period: Duration) -> Result<()> {
-        let period_ms = period.as_millis() as u64;
+        self.probe_patiently(target, path, period, Duration::from_secs(1))
+    }
+
+    /// The same with another `timeoutSeconds`.
+    pub fn probe_patiently(
+        &self,
+        target: SocketAddr,
+        path: &str,
+        period: Duration,
+        timeout: Duration,
+    ) -> Result<()> {
         self.send(&Order::Probe(Probe {
             ip: target.ip(),
             port: target.port(),
             path: path.to_owned(),
-            period_ms,
+            period_ms: period.as_millis() as u64,
+            timeout_ms: timeout.as_millis() as u64,
         }))
     }
 
@@ -208,6 +232,9 @@ fn clean_up(cluster: &Cluster, pod: Option<Pod>) {
 #[derive(Clone, Debug)]
 pub struct Stop {
     id: u64,
+    /// Before anybody was told, by [`crate::clock::now`].
+    ordered: f64,
+    since: Since,
     events: Arc<Journal<Event>>,
 }
 
@@ -220,6 +247,15 @@ pub struct Answer {
     pub at: f64,
     /// How long the hook took.
     pub waited: Duration,
+    /// The same from before the deletion was written (or the hook was ordered): nobody can have known of it
+    /// for longer, and so it is what lower bounds are of.
+    pub since_order: Duration,
+    /// What the machine kept from the node in all that time.
+    pub lost: Duration,
+    /// The same for as long as the answer was waited for.
+    pub lost_at_last: Duration,
+    /// Since when that was, by [`crate::clock::now`].
+    pub awaited_from: f64,
     /// The HTTP status.
     pub status: u16,
     /// The body; `Null` where it is no JSON.
@@ -227,6 +263,26 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Whether the hook took no longer than this, but for what the machine kept from the node.
+    pub fn took_less_than(&self, bound: Duration) -> bool {
+        self.waited < bound + self.lost
+    }
+
+    /// The last connection was closed right before the answer was waited for: an event, no poll, brought it. By
+    /// the agent's own measure it came within `bound`; where a dump was just under way and saw the end before
+    /// the event was looked at, so that there is none, within `unmeasured` by the clock. What the machine kept
+    /// from the node meanwhile is added to both.
+    pub fn follows_the_last_close(&self, bound: Duration, unmeasured: Duration) -> Result<()> {
+        let own = self.body["last_close_to_answer_ms"].as_f64().map(|ms| ms / 1e3);
+        let (took, bound) = match own {
+            Some(took) => (took, bound),
+            None => (self.at - self.awaited_from, unmeasured),
+        };
+        let bound = (bound + self.lost_at_last).as_secs_f64();
+        ensure!(took < bound, "{took} s after the last close, not {bound}: {self:?}");
+        Ok(())
+    }
+
     /// `outcome` of the body: `drained`, `busy`, `deadline`, …
     pub fn outcome(&self) -> &str {
         self.body["outcome"].as_str().unwrap_or_default()
@@ -240,20 +296,33 @@ impl Stop {
     }
 
     /// The answer to the pod's only (or first) hook; an error if it does not come in time, or if the hook
-    /// ends in another way.
+    /// ends in another way. Time that the machine keeps from the node is added to `timeout`, here and below.
     pub fn answered_within(&self, timeout: Duration) -> Result<Answer> {
         self.container_answered_within("", timeout)
     }
 
     /// The answer to the hook of one container.
     pub fn container_answered_within(&self, container: &str, timeout: Duration) -> Result<Answer> {
-        let end =
-            self.hook_end(container, timeout).with_context(|| format!("no answer within {timeout:?}"))?;
+        let awaited_from = clock::now();
+        let (end, lost_at_last) = self.in_time(timeout, |timeout| self.hook_end(container, timeout));
+        let end = end.with_context(|| format!("no answer within {timeout:?} and {lost_at_last:?}"))?;
         match end.what {
             What::HookAnswered { status, body } => {
-                let waited = Duration::from_secs_f64((end.at - self.started()?).max(0.0));
+                let from = |moment: f64| Duration::from_secs_f64((end.at - moment).max(0.0));
+                let (waited, since_order) = (from(self.started()?), from(self.ordered));
                 let body = serde_json::from_str(&body).unwrap_or(Value::Null);
-                Ok(Answer { container: end.container, at: end.at, waited, status, body })
+                let (container, at, lost) = (end.container, end.at, self.lost());
+                Ok(Answer {
+                    container,
+                    at,
+                    waited,
+                    since_order,
+                    lost,
+                    lost_at_last,
+                    awaited_from,
+                    status,
+                    body,
+                })
             }
             other => bail!("the hook was not answered: {other:?}"),
         }
@@ -261,7 +330,8 @@ impl Stop {
 
     /// What a `FailedPreStopHook` was about; an error if the hook does not fail in time.
     pub fn failed_within(&self, timeout: Duration) -> Result<(f64, String)> {
-        let end = self.hook_end("", timeout).with_context(|| format!("no failure within {timeout:?}"))?;
+        let (end, lost) = self.in_time(timeout, |timeout| self.hook_end("", timeout));
+        let end = end.with_context(|| format!("no failure within {timeout:?} and {lost:?}"))?;
         match end.what {
             What::HookFailed { error } => Ok((end.at, error)),
             other => bail!("the hook did not fail: {other:?}"),
@@ -275,13 +345,35 @@ impl Stop {
 
     /// When the first SIGTERM went out.
     pub fn terminated_within(&self, timeout: Duration) -> Result<f64> {
-        let when = self.when(timeout, |what| matches!(what, What::Terminated { .. }));
-        when.with_context(|| format!("no SIGTERM within {timeout:?}"))
+        let terminated = |what: &What| matches!(what, What::Terminated { .. });
+        let (when, lost) = self.in_time(timeout, |timeout| self.when(timeout, terminated));
+        when.with_context(|| format!("no SIGTERM within {timeout:?} and {lost:?}"))
     }
 
     /// When the last container had ended.
     pub fn gone_within(&self, timeout: Duration) -> Result<f64> {
-        self.when(timeout, |what| *what == What::Gone).with_context(|| format!("not gone within {timeout:?}"))
+        let (when, lost) = self.in_time(timeout, |timeout| self.when(timeout, |what| *what == What::Gone));
+        when.with_context(|| format!("not gone within {timeout:?} and {lost:?}"))
+    }
+
+    /// What the machine has kept from the node since all this began.
+    pub fn lost(&self) -> Duration {
+        self.since.lost()
+    }
+
+    /// Waits for something in time, which gets longer by what the machine keeps from the node meanwhile;
+    /// and how much that was.
+    fn in_time<T>(&self, timeout: Duration, wait: impl Fn(Duration) -> Option<T>) -> (Option<T>, Duration) {
+        let (since, began) = (self.since.again(), Instant::now());
+        let mut left = timeout;
+        loop {
+            let found = wait(left);
+            let lost = since.lost().min(MOST_LOST);
+            left = (timeout + lost).saturating_sub(began.elapsed());
+            if found.is_some() || left.is_zero() {
+                return (found, lost);
+            }
+        }
     }
 
     /// Whether a container had to be killed, up to now.

@@ -79,6 +79,8 @@ pub struct Probe {
     pub path: String,
     /// How often.
     pub period_ms: u64,
+    /// When the kubelet gives one up.
+    pub timeout_ms: u64,
 }
 
 /// Something that happened.

@@ -82,7 +82,7 @@ impl Source {
     /// Waits for these pods; on the way there, none of `always` may be missing.
     async fn until(&mut self, want: &[&str], always: &[&str]) {
         while self.pods() != want {
-            let next = tokio::time::timeout(Duration::from_secs(10), self.changes.next()).await;
+            let next = tokio::time::timeout(Duration::from_secs(60), self.changes.next()).await;
             assert!(next.is_ok(), "{:?} instead of {want:?}; {:?}", self.pods(), self.problems.list());
             let there: Vec<_> = self.cluster.snapshot().iter().map(|pod| pod.name.name.clone()).collect();
             for pod in always {
@@ -102,7 +102,7 @@ impl Source {
             if !part.is_empty() && said.is_some() {
                 return said.cloned();
             }
-            let next = tokio::time::timeout(Duration::from_secs(10), self.problems.changed()).await;
+            let next = tokio::time::timeout(Duration::from_secs(60), self.problems.changed()).await;
             assert!(next == Ok(true), "{part:?} is not among {list:?}");
         }
     }

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn listeners() -> Listeners {
     Listeners::bind(0, 0).expect("a port")

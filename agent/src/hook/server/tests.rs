@@ -26,7 +26,7 @@ mod bad_input;
 mod restart;
 
 /// Nothing here takes this long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Answers every hook when the test says so.
 pub(super) struct TestDesk {
@@ -139,9 +139,10 @@ impl Desk for TestDesk {
 /// Times short enough for tests, long enough for a busy machine.
 pub(super) fn limits() -> Limits {
     Limits {
-        header: Duration::from_millis(400),
+        // Longer than a test that does send its head can be kept from it.
+        header: Duration::from_secs(2),
         status: Duration::from_millis(200),
-        farewell: Duration::from_secs(1),
+        farewell: Duration::from_secs(3),
         take_back: Duration::from_millis(50),
         last_orders: Duration::from_millis(1),
         ..Limits::default()

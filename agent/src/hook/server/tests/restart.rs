@@ -265,7 +265,7 @@ async fn survive_kill_9(alive: Duration, hold: Duration) {
 
 #[tokio::test]
 async fn a_hook_survives_kill_9() {
-    survive_kill_9(Duration::from_secs(15), Duration::ZERO).await;
+    survive_kill_9(Duration::from_secs(60), Duration::ZERO).await;
 }
 
 #[tokio::test]
