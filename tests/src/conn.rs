@@ -94,6 +94,8 @@ impl Conn {
                     self.stream().set_read_timeout(Some(PATIENCE))?;
                     return Ok(false);
                 }
+                // A signal that nobody handles still ends a call that has a timeout of the socket's.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => 0,
             };
             if n == 0 {

@@ -206,9 +206,11 @@ fn talk(case: &Case, client: &TcpStream, served: &TcpStream) -> Result<(Written,
             let mut all = Vec::new();
             let mut buffer = vec![0; if case.tight { 3_000 } else { 100_000 }];
             loop {
-                match (&mut &*client).read(&mut buffer)? {
-                    0 => return Ok::<_, anyhow::Error>(all),
-                    n => all.extend(&buffer[..n]),
+                match (&mut &*client).read(&mut buffer) {
+                    Ok(0) => return Ok::<_, anyhow::Error>(all),
+                    Ok(n) => all.extend(&buffer[..n]),
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e.into()),
                 }
                 heard.store(all.len(), Ordering::Relaxed);
                 if case.tight {
@@ -291,6 +293,7 @@ fn ask(client: &TcpStream, served: &TcpStream, request: &[u8]) -> Result<()> {
                 Ok(0) => bail!("closed in a request"),
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => wait(served, PollFlags::POLLIN)?,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e).context("read a request"),
             }
         }
@@ -306,6 +309,7 @@ fn push(served: &TcpStream, mut bytes: &[u8], tight: bool) -> Result<()> {
         match (&mut &*served).write(bytes) {
             Ok(n) => bytes = &bytes[n..],
             Err(e) if e.kind() == ErrorKind::WouldBlock => wait(served, PollFlags::POLLOUT)?,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e).context("write an answer"),
         }
     }

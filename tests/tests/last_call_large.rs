@@ -1,6 +1,6 @@
 //! Large requests, and servers that ask the kernel how much of one is still to be read.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::thread::sleep;
@@ -230,7 +230,10 @@ fn body(at: usize) -> u8 {
 fn read_as_nginx(conn: &Conn, sent: &[u8]) -> Result<()> {
     let (mut buffer, mut left) = ([0; BUFFER], sent);
     while !left.is_empty() {
-        let read = conn.stream().read(&mut buffer[..BUFFER.min(left.len())])?;
+        let read = match conn.stream().read(&mut buffer[..BUFFER.min(left.len())]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         ensure!(read > 0, "the client has gone");
         let (expected, more) = left.split_at(read);
         ensure!(buffer[..read] == *expected, "other bytes, {} before the end", left.len());

@@ -24,7 +24,7 @@ mod opening_rates;
 mod sock_diag;
 mod tcp_info;
 #[cfg(test)]
-mod tests_fixture;
+pub(crate) mod tests_fixture;
 #[cfg(test)]
 mod tests_links;
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -42,6 +43,27 @@ pub(super) use needs_root;
 pub(super) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     let waited = tokio::time::timeout(PATIENCE, event).await;
     waited.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+}
+
+/// Held while a program is started: until it runs it has all descriptors of this process, and what another test
+/// closes meanwhile stays open.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Starts a program, the way for all tests that do.
+pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut its, ours) = io::pipe()?;
+    let child = command.spawn()?;
+    drop(ours);
+    // The kernel lets us go on before it closes what the program must not have (`begin_new_exec`, fs/exec.c).
+    its.read(&mut [0])?;
+    Ok(child)
+}
+
+/// Closes what has to be closed when this returns.
+pub(crate) fn close<T>(open: T) {
+    let _nobody_starts = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(open);
 }
 
 /// A directory as container runtimes keep it.
@@ -102,7 +124,9 @@ impl Pod {
 
     /// A command with arguments that have no spaces in them, inside.
     pub(super) fn run(&self, command: &str, arguments: &str) -> String {
-        let output = self.inside(|| Command::new(command).args(arguments.split(' ')).output().unwrap());
+        let mut program = Command::new(command);
+        program.args(arguments.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = self.inside(|| start(&mut program).unwrap()).wait_with_output().unwrap();
         assert!(output.status.success(), "{command} {arguments}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }

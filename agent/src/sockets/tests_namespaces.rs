@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     Error, Filter, Namespace, Namespaces,
-    tests_fixture::{Directory, Pod, needs_root, soon},
+    tests_fixture::{Directory, Pod, needs_root, soon, start},
     wire::WireError,
 };
 
@@ -270,7 +270,7 @@ async fn gone_fires_on_ip_netns_del() {
     needs_root!();
     let name = format!("lc-sockets-{}", std::process::id());
     let ip_netns = |verb: &str| {
-        let status = Command::new("ip").args(["netns", verb, &name]).status().unwrap();
+        let status = start(Command::new("ip").args(["netns", verb, &name])).unwrap().wait().unwrap();
         assert!(status.success(), "ip netns {verb} {name}");
     };
     ip_netns("add");
@@ -336,7 +336,7 @@ async fn without_a_directory_the_processes_tell() {
     let node = Directory::new();
     let pod = node.pod("a");
     pod.add_eth0(&["198.18.77.9/32"]);
-    let mut process = Process(pod.inside(|| Command::new("sleep").arg("1000").spawn().unwrap()));
+    let mut process = Process(pod.inside(|| start(Command::new("sleep").arg("1000")).unwrap()));
     let namespaces = Namespaces::start(node.path().join("missing")).unwrap();
     let ns = namespaces.find(ip("198.18.77.9")).await.unwrap().unwrap();
     assert_eq!(ns.path(), Some(Path::new(&format!("/proc/{}/ns/net", process.0.id()))));

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Dump, Filter, Namespace, Namespaces, Ports, Socket, States, TcpState,
     cookie::u64_option,
-    tests_fixture::{Directory, Pod, needs_root},
+    tests_fixture::{Directory, Pod, close, needs_root},
 };
 
 /// A tick of a kernel with HZ=100.
@@ -274,14 +274,14 @@ async fn a_connection_that_waits_for_accept_has_no_inode() {
 async fn queues_bytes_and_ages_are_the_connections() {
     needs_root!();
     let scene = Scene::new().await;
+    let opens = Instant::now();
     let (mut client, mut server) = scene.pair("127.0.0.1:0");
-    let opened = Instant::now();
     let quiet = scene.in_state(cookie(&server), TcpState::Established).info.unwrap();
     assert_eq!(quiet.bytes_received, 0);
     // Long enough that a later age cannot be taken for the connection's.
     while scene.in_state(cookie(&server), TcpState::Established).info.unwrap().last_data_received < 5 * TICK {
     }
-    assert!(opened.elapsed() + 2 * TICK > 5 * TICK);
+    assert!(opens.elapsed() + 2 * TICK > 5 * TICK);
 
     let sent = Instant::now();
     client.write_all(&[1; 1000]).unwrap();
@@ -342,8 +342,7 @@ async fn one_socket_can_be_looked_up_alone() {
         assert_eq!(look_up(shown.cookie + 1), None, "another socket's");
         // A reset leaves nothing behind.
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-        drop(client);
-        drop(server);
+        close((client, server));
         assert_eq!(look_up(shown.cookie), None);
     }
     assert_eq!(scene.dump().sockets.len(), 1, "after errors the socket is as good as new");

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::sockets::tests_fixture;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -52,7 +53,7 @@ async fn it_is_known_whether_240_arrives() {
     assert!(accepted(&listeners.door).await.peer_addr().is_err());
     listeners.close_presence();
     let port = listeners.port();
-    drop(listeners.close());
+    tests_fixture::close(listeners.close());
     let elsewhere = Listeners { port, ..super::Listeners::bind(0, 0).expect("another port") };
     assert!(!elsewhere.reached_at_240().await, "nobody is there");
 }
@@ -145,7 +146,7 @@ async fn a_call_that_comes_while_the_door_closes_is_taken_by_the_next() {
     first.shut();
     let mut caller = tokio::spawn(async move { dial_on_lo([127, 1, 2, 3], port).await });
     timeout(Duration::from_millis(100), &mut caller).await.expect_err("not answered, not refused");
-    drop(first);
+    tests_fixture::close(first);
     let next = Listeners::bind(port, 0).expect("the port is free");
     accepted(&next.door).await;
     caller.await.expect("no panic").expect("connected");

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::*;
-use crate::hook::held::{HELD_VERSION, HeldRecord, held_flag};
+use crate::{
+    hook::held::{HELD_VERSION, HeldRecord, held_flag},
+    sockets::tests_fixture::start,
+};
 
 /// Nothing comes, and nothing ends, for as long as it takes to say so.
 async fn assert_silent(stream: &mut TcpStream) {
@@ -204,13 +207,13 @@ async fn holder() {
 
 fn start_holder() -> Child {
     let name = "hook::server::tests::restart::holder";
-    Command::new(env::current_exe().expect("this test"))
+    let mut holder = Command::new(env::current_exe().expect("this test"));
+    holder
         .args([name, "--exact", "--ignored", "--nocapture"])
         .env(CHILD, "1")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a child")
+        .stdout(Stdio::piped());
+    start(&mut holder).expect("a child")
 }
 
 /// What stands behind a word in the child's output.
