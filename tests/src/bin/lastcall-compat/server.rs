@@ -82,8 +82,6 @@ pub(crate) struct Server {
     pub(crate) answer: Answer,
     /// Asked by GET instead of POST.
     pub(crate) get: bool,
-    /// Why some of its clients are not told, and what they ask for is lost.
-    pub(crate) gap: Option<&'static str>,
     /// The pod has an app behind it.
     pub(crate) is_proxy: bool,
     /// Writes what it needs into its place; its command line.
@@ -96,20 +94,11 @@ const fn echo(
     protocol: Protocol,
     command: fn(&Place<'_>) -> Result<Vec<String>>,
 ) -> Server {
-    Server { name, kit, protocol, answer: Answer::Echo, get: false, gap: None, is_proxy: false, command }
+    Server { name, kit, protocol, answer: Answer::Echo, get: false, is_proxy: false, command }
 }
 
 const fn file(name: &'static str, answer: Answer, command: fn(&Place<'_>) -> Result<Vec<String>>) -> Server {
-    Server {
-        name,
-        kit: Kit::Debian,
-        protocol: Protocol::H1,
-        answer,
-        get: false,
-        gap: None,
-        is_proxy: false,
-        command,
-    }
+    Server { name, kit: Kit::Debian, protocol: Protocol::H1, answer, get: false, is_proxy: false, command }
 }
 
 const fn proxy(name: &'static str, command: fn(&Place<'_>) -> Result<Vec<String>>) -> Server {
