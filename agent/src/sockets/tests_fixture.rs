@@ -56,7 +56,7 @@ pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
     let child = command.spawn()?;
     drop(ours);
     // The kernel lets us go on before it closes what the program must not have (`begin_new_exec`, fs/exec.c).
-    its.read(&mut [0])?;
+    its.read_to_end(&mut Vec::new())?;
     Ok(child)
 }
 
