@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop};
+use crate::{Agent, Client, Conn, Held, Hook, Node, Pod, Server, Stop};
 
 /// The pod's port.
 pub const PORT: u16 = 8080;
@@ -42,33 +42,14 @@ impl Stage {
     /// The same while somebody waits for an answer: the drain is not over before he has left, however long a test
     /// takes to begin.
     pub fn delete_held(&self, node: &Node) -> Result<(Stop, Held)> {
-        let (mut conn, mut served) = self.accepted()?;
-        conn.get("/held")?;
-        served.request()?;
-        Ok((self.delete(node)?, Held { conn, served }))
+        let (conn, served) = self.accepted()?;
+        let held = Held::ask(conn, served)?;
+        Ok((self.delete(node)?, held))
     }
 
     /// A new connection, both ends of it.
     pub fn accepted(&self) -> Result<(Conn, Conn)> {
         let conn = self.client.connect(&self.pod, PORT)?;
         Ok((conn, self.server.accept()?))
-    }
-}
-
-/// A client in flight.
-#[derive(Debug)]
-pub struct Held {
-    conn: Conn,
-    served: Conn,
-}
-
-impl Held {
-    /// Has its answer, and is gone.
-    pub fn leaves(mut self) -> Result<()> {
-        self.served.respond("that is all")?;
-        self.conn.response()?;
-        self.conn.close();
-        self.served.close();
-        Ok(())
     }
 }

@@ -4,22 +4,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lastcall_tests::{Conn, Family, Node, Server, clock, scenario, scenarios};
+use lastcall_tests::{Conn, Family, Held, Node, Server, clock, scenario, scenarios};
 
 const SOON: Duration = Duration::from_secs(15);
 const A_WHILE: Duration = Duration::from_secs(4);
 
 /// A request that the pod has read, and answers when the test does.
-fn ask(conn: Conn, server: &Server) -> Result<(Conn, Conn)> {
-    let (mut conn, mut served) = (conn, server.accept()?);
-    conn.get("/report")?;
-    served.request()?;
-    Ok((conn, served))
-}
-
-fn answer((conn, served): &mut (Conn, Conn)) -> Result<()> {
-    served.respond("here it is")?;
-    conn.response().map(drop)
+fn ask(conn: Conn, server: &Server) -> Result<Held> {
+    Held::ask(conn, server.accept()?)
 }
 
 /// The same port of both of a pod's addresses, at once: connections from before the attach and later ones.
@@ -42,7 +34,7 @@ fn both_families_at_once(node: &Node) -> Result<()> {
     let seen = |line: &&serde_json::Value| line["known"] == "seen" && ipv6(line);
     ensure!(lines.iter().filter(seen).count() == 1, "the younger one's packets were not seen: {drain:#}");
     ensure!(stop.still_held_after(A_WHILE), "answered with requests in flight");
-    old.iter_mut().chain(&mut young).try_for_each(answer)?;
+    old.iter_mut().chain(&mut young).try_for_each(Held::answer)?;
     ensure!(stop.answered_within(SOON)?.outcome() == "drained");
     Ok(())
 }
@@ -72,10 +64,10 @@ scenarios! {
         let mut young = neighbour()?;
         agent.sees(&pod, |drain| drain["counts"]["in_flight"] == 2 && drain["known"]["seen"] != 0)?;
         ensure!(stop.still_held_after(A_WHILE), "answered with a request in flight");
-        answer(&mut old)?;
+        old.answer()?;
         let came = clock::now();
-        answer(&mut neighbour()?)?;
-        answer(&mut young)?;
+        neighbour()?.answer()?;
+        young.answer()?;
         let last = stop.answered_within(SOON)?;
         // The floor begins anew; that of `idle-after` behind the last answer is a second.
         ensure!(last.at - came > 1.95, "a new connection did not put it off: {last:?}");
@@ -98,11 +90,11 @@ scenarios! {
             let drain = agent.sees(pod, |drain| drain["counts"]["in_flight"] == 1)?;
             ensure!(drain["connections"].as_array().is_some_and(|lines| lines.len() == 1), "{drain:#}");
         }
-        answer(&mut done)?;
+        done.answer()?;
         drop(done);
         ensure!(stops[1].answered_within(SOON)?.outcome() == "drained");
         ensure!(stops[0].still_held_after(Duration::from_secs(2)), "answered with a request in flight");
-        answer(&mut busy)?;
+        busy.answer()?;
         ensure!(stops[0].answered_within(SOON)?.outcome() == "drained");
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lastcall_tests::kubelet::Answer;
 use lastcall_tests::mesh::{Front, Mesh};
-use lastcall_tests::{Client, Conn, Family, Hook, Node, Repeated, Server, clock, scenario, scenarios};
+use lastcall_tests::{Client, Conn, Family, Held, Hook, Node, Repeated, Server, clock, scenario, scenarios};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -76,16 +76,9 @@ fn served(client: &Client, to: SocketAddr, server: &Server) -> Result<(Conn, Con
 }
 
 /// And a request that is answered when the test says so.
-fn busy(client: &Client, to: SocketAddr, server: &Server) -> Result<(Conn, Conn)> {
-    let (mut conn, mut served) = served(client, to, server)?;
-    conn.get("/report")?;
-    served.request()?;
-    Ok((conn, served))
-}
-
-fn done((conn, served): &mut (Conn, Conn)) -> Result<()> {
-    served.respond("here it is")?;
-    conn.response().map(drop)
+fn busy(client: &Client, to: SocketAddr, server: &Server) -> Result<Held> {
+    let (conn, served) = served(client, to, server)?;
+    Held::ask(conn, served)
 }
 
 /// Proxy before the app, connections older and younger than the attach: each is one entry, those with a
@@ -109,10 +102,10 @@ fn redirected_connections_count_once(node: &Node, front: Front) -> Result<()> {
     let has = |drain: &Value| (counts(drain, "open"), counts(drain, "in_flight") + counts(drain, "doubt"));
     let drain = agent.sees(&pod, |drain| has(drain) == (4, 2))?;
     ensure!(drain["connections"].as_array().is_some_and(|lines| lines.len() == 4), "{drain:#}");
-    done(&mut young_busy)?;
+    young_busy.answer()?;
     ensure!(stop.still_held_after(seconds(1.5)), "answered with a request in flight");
     agent.sees(&pod, |drain| has(drain) == (4, 1))?;
-    done(&mut old_busy)?;
+    old_busy.answer()?;
     is_drained(&stop.answered_within(SOON)?, 4)
 }
 
@@ -139,7 +132,7 @@ scenarios! {
         let drain = agent.sees(&pod, |drain| drain["counts"]["open"] == 1)?;
         ensure!(drain["connections"].as_array().is_some_and(|lines| lines.len() == 1), "{drain:#}");
         ensure!(stop.still_held_after(A_WHILE), "answered with a request in flight");
-        done(&mut busy)?;
+        busy.answer()?;
         is_drained(&stop.answered_within(SOON)?, 1)
     }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use lastcall_tests::{Agent, Client, Conn, Hook, Node, Pod, Server, Stop, scenarios};
+use lastcall_tests::{Agent, Client, Conn, Held, Hook, Node, Pod, Server, Stop, scenarios};
 
 /// Settled, and `idle-after` over: an agent that errs would have answered.
 const A_WHILE: Duration = Duration::from_millis(2600);
@@ -144,11 +144,12 @@ scenarios! {
     /// announced has not been sent, the last chunk neither.
     fn a_pause_in_the_middle_of_a_response(node) {
         let (stage, server) = Stage::served(node)?;
-        let older = stage.asked(&server)?;
+        // Waited for, so that the drain is not over before the test has begun.
+        let older = stage.held(&server)?;
         let stop = stage.delete(node)?;
         let (mut sized, mut by_length) = stage.asked(&server)?;
         let (mut chunked, mut by_chunks) = stage.asked(&server)?;
-        leave(older)?;
+        older.leaves()?;
         by_length.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")?;
         ensure!(stop.still_held_after(Duration::from_millis(3300)), "answered with five bytes to come");
         by_length.send("world")?;
@@ -225,7 +226,8 @@ scenarios! {
     /// Two requests at once, in one segment and in two. The first answer is not the second's.
     fn pipelined_requests(node) {
         let (stage, server) = Stage::served(node)?;
-        let older = stage.asked(&server)?;
+        // Waited for, so that the drain is not over before the test has begun.
+        let older = stage.held(&server)?;
         let stop = stage.delete(node)?;
         let get = "GET /report HTTP/1.1\r\nHost: test\r\n\r\n";
         let pipelines = [vec![get.repeat(2)], vec![get.to_owned(); 2]];
@@ -238,7 +240,7 @@ scenarios! {
             }
             both.push((conn, served));
         }
-        leave(older)?;
+        older.leaves()?;
         both.iter_mut().try_for_each(|(_, served)| served.respond("the first"))?;
         for (conn, served) in &mut both {
             conn.response()?;
@@ -269,15 +271,6 @@ scenarios! {
         ensure!(stop.answered_within(SOON)?.outcome() == "drained");
         Ok(())
     }
-}
-
-/// Somebody who has been waited for, so that the drain was not over before the test had begun.
-fn leave((mut conn, mut served): (Conn, Conn)) -> Result<()> {
-    served.respond("that is all")?;
-    conn.response()?;
-    conn.close();
-    served.close();
-    Ok(())
 }
 
 /// A pod that speaks HTTP, with an agent on its node and a client outside.
@@ -316,7 +309,13 @@ impl Stage {
         Ok((conn, server.accept()?))
     }
 
-    /// The same with a request that the app has read.
+    /// Somebody in flight.
+    fn held(&self, server: &Server) -> Result<Held> {
+        let (conn, served) = self.accepted(server)?;
+        Held::ask(conn, served)
+    }
+
+    /// A new connection with a request that the app has read.
     fn asked(&self, server: &Server) -> Result<(Conn, Conn)> {
         let (mut conn, mut served) = self.accepted(server)?;
         conn.get("/report")?;
